@@ -1,0 +1,153 @@
+//! The vocabulary: states, what a node publishes, what it must remember.
+
+use lineage::{Lineage, Standing};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// Name half of a module's state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum StateName {
+    Stop,
+    Wait,
+    Alone,
+    Prim,
+    Second,
+}
+
+/// Readiness half of a module's state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Readiness {
+    NotReady,
+    Transient,
+    Ready,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct State {
+    pub name: StateName,
+    pub readiness: Readiness,
+}
+
+/// Who becomes primary when the peer already serves alone (`defaultprim`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DefaultPrimary {
+    /// The one that serves.
+    Alone,
+    /// The named node, by a swap right after its resynchronisation.
+    Node(String),
+    /// The one that was primary before its last stop.
+    LastPrimary,
+}
+
+/// What the module's configuration says to the core. Durations are milliseconds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settings {
+    pub node: String,
+    pub peer: String,
+    /// The module has `<rfs>`.
+    pub replicated: bool,
+    /// The module has `<vip>`.
+    pub has_vip: bool,
+    /// The module has `<user>`: scripts are called.
+    pub has_scripts: bool,
+    pub failover: bool,
+    pub default_primary: DefaultPrimary,
+    pub max_loop: u32,
+    /// 0 disables the counter.
+    pub loop_interval_ms: u64,
+    pub automatic_reboot: bool,
+    pub nice_stop_timeout_ms: u64,
+    pub force_stop_timeout_ms: u64,
+    /// Longest heartbeat timeout: how long a silent peer is waited for at start.
+    pub heartbeat_timeout_ms: u64,
+    /// How long a lost replication stream may take to come back, while heartbeats go on, before the peer is outdated.
+    pub stream_grace_ms: u64,
+}
+
+/// What the core wants kept across its own death and reboots (`core.json`).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Persisted {
+    /// The operator wants the module to run: a new runner after a crash starts by itself.
+    pub wanted: bool,
+    /// Was PRIM or ALONE when last active.
+    pub was_primary: bool,
+    /// Automatic actions counted in the present interval, and when the interval began (wall clock, ms; only for display and the interval's length).
+    pub loop_count: u32,
+    pub loop_since_ms: u64,
+    /// `failover off` given by command; overrides the configuration.
+    pub failover_override: Option<bool>,
+}
+
+/// What a node tells its peer in every heartbeat. At most 1100 bytes as JSON: the lineage is cut to its newest epochs when needed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Published {
+    pub state: State,
+    /// Random, new with each runner: tells a restarted peer from a continuing one.
+    pub incarnation: u64,
+    pub standing: Standing,
+    pub lineage: Lineage,
+    /// Stream position.
+    pub position: u64,
+    pub was_primary: bool,
+    /// In ALONE: whether it came there from PRIM (stays in a split brain) rather than by a takeover.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub alone_from_prim: bool,
+    /// The node is going away in good order: application stopped, stream drained. The peer may take over at once.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub leaving: bool,
+    /// PRIM→SECOND handed the primary role over: the peer must become PRIM.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub handover: bool,
+    /// SECOND asks for a swap.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub swap_wanted: bool,
+    /// The primary lost the stream and asks the peer to declare itself outdated; the peer answers with standing `outdated`.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub outdate_wanted: bool,
+    /// The replication engine of this node failed for good.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub degraded: bool,
+}
+
+fn is_false(value: &bool) -> bool {
+    !*value
+}
+
+impl State {
+    pub const fn new(name: StateName, readiness: Readiness) -> Self {
+        Self { name, readiness }
+    }
+}
+
+impl StateName {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Stop => "STOP",
+            Self::Wait => "WAIT",
+            Self::Alone => "ALONE",
+            Self::Prim => "PRIM",
+            Self::Second => "SECOND",
+        }
+    }
+
+    /// Serves the application: PRIM or ALONE.
+    pub const fn serves(self) -> bool {
+        matches!(self, Self::Alone | Self::Prim)
+    }
+}
+
+impl fmt::Display for StateName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Display for State {
+    /// `PRIM Ready`, `WAIT NotReady`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {:?}", self.name, self.readiness)
+    }
+}
