@@ -60,34 +60,71 @@ pub enum ReplicaPeer {
 pub enum Event {
     /// The runner is ready (children of STOP state: none). `boot`: first run after a boot of the host that must start the module;
     /// otherwise the module starts by itself when `Persisted::wanted` says so.
-    Begin { boot: bool },
+    Begin {
+        boot: bool,
+    },
     /// `identity`: automatic origin (`-i`), counted by maxloop. `origin`: who, for the log (`root`, `errd`, …).
-    Command { verb: Verb, #[serde(default)] full: bool, #[serde(default)] identity: Option<String>, origin: String },
+    Command {
+        verb: Verb,
+        #[serde(default)]
+        full: bool,
+        #[serde(default)]
+        identity: Option<String>,
+        origin: String,
+    },
     /// The peer published a new state. `bye`: its heartbeat announces its own end.
-    PeerState { state: Published, #[serde(default)] bye: bool },
+    PeerState {
+        state: Published,
+        #[serde(default)]
+        bye: bool,
+    },
     /// All heartbeats lost, or none ever came for the heartbeat timeout.
     PeerDown,
     /// A heartbeat of the peer arrived after silence (its state follows).
     PeerUp,
     /// Completion of `Action::Script` number `id`. `exit`: None when killed at its timeout.
-    ScriptDone { id: u64, exit: Option<i32> },
+    ScriptDone {
+        id: u64,
+        exit: Option<i32>,
+    },
     /// Snapshot of the replication engine.
-    Replica { report: ReplicaReport },
+    Replica {
+        report: ReplicaReport,
+    },
     /// Answer to `Action::Replicate` number `id`.
-    ReplicaDone { id: u64 },
-    ReplicaFailed { id: u64, reason: String },
+    ReplicaDone {
+        id: u64,
+    },
+    ReplicaFailed {
+        id: u64,
+        reason: String,
+    },
     /// The engine cannot go on and cannot be restarted.
-    ReplicaFault { reason: String },
+    ReplicaFault {
+        reason: String,
+    },
     /// Answer to `Action::Vip` number `id`.
-    VipDone { id: u64 },
+    VipDone {
+        id: u64,
+    },
     /// E.g. the address is in use by somebody else.
-    VipFailed { id: u64, reason: String },
+    VipFailed {
+        id: u64,
+        reason: String,
+    },
     /// Answer to `Action::Heartbeat` `Bye`.
     ByeDone,
     /// A resource changed: `class.id`, e.g. `ip.10.0.0.50` down, `intf.10.0.0.0` down, `proc.x` down, `custom.x` up.
-    Resource { name: String, value: String, origin: String },
+    Resource {
+        name: String,
+        value: String,
+        origin: String,
+    },
     /// `failover on|off`.
-    SetFailover { on: bool, origin: String },
+    SetFailover {
+        on: bool,
+        origin: String,
+    },
     ResetLoop,
     /// A deadline asked for by `Core::poll_timeout` passed. Carries nothing: `now` says which.
     Tick,

@@ -62,7 +62,13 @@ fn is_zero(value: &u64) -> bool {
 #[serde(tag = "op", rename_all = "snake_case")]
 pub enum Op {
     /// Payload: the bytes written at `offset`.
-    Write { dir: u16, path: RelPath, ino: u64, offset: u64, mtime: Time },
+    Write {
+        dir: u16,
+        path: RelPath,
+        ino: u64,
+        offset: u64,
+        mtime: Time,
+    },
     /// chmod, chown, truncate, utimes: fields that are present. `clear_suid`: privileges were dropped by the kernel's rules.
     SetAttr {
         dir: u16,
@@ -82,38 +88,126 @@ pub enum Op {
         mtime: Option<Time>,
     },
     /// A new file, directory, fifo, socket or device. `parent_mtime` is the directory's resulting time, here and below.
-    Create { dir: u16, path: RelPath, ino: u64, kind: Kind, owner: Owner, #[serde(default, skip_serializing_if = "is_zero")] rdev: u64, parent_mtime: Time },
-    Symlink { dir: u16, path: RelPath, ino: u64, target: RelPath, owner: Owner, parent_mtime: Time },
+    Create {
+        dir: u16,
+        path: RelPath,
+        ino: u64,
+        kind: Kind,
+        owner: Owner,
+        #[serde(default, skip_serializing_if = "is_zero")]
+        rdev: u64,
+        parent_mtime: Time,
+    },
+    Symlink {
+        dir: u16,
+        path: RelPath,
+        ino: u64,
+        target: RelPath,
+        owner: Owner,
+        parent_mtime: Time,
+    },
     /// `path` becomes one more name of `from`.
-    Link { dir: u16, from: RelPath, path: RelPath, ino: u64, parent_mtime: Time },
-    Unlink { dir: u16, path: RelPath, ino: u64, parent_mtime: Time },
-    Rmdir { dir: u16, path: RelPath, ino: u64, parent_mtime: Time },
+    Link {
+        dir: u16,
+        from: RelPath,
+        path: RelPath,
+        ino: u64,
+        parent_mtime: Time,
+    },
+    Unlink {
+        dir: u16,
+        path: RelPath,
+        ino: u64,
+        parent_mtime: Time,
+    },
+    Rmdir {
+        dir: u16,
+        path: RelPath,
+        ino: u64,
+        parent_mtime: Time,
+    },
     /// `flags`: renameat2's (0, RENAME_NOREPLACE 1, RENAME_EXCHANGE 2).
-    Rename { dir: u16, from: RelPath, path: RelPath, ino: u64, flags: u32, from_mtime: Time, parent_mtime: Time },
+    Rename {
+        dir: u16,
+        from: RelPath,
+        path: RelPath,
+        ino: u64,
+        flags: u32,
+        from_mtime: Time,
+        parent_mtime: Time,
+    },
     /// Payload: the value.
-    SetXattr { dir: u16, path: RelPath, ino: u64, name: RelPath },
-    RemoveXattr { dir: u16, path: RelPath, ino: u64, name: RelPath },
+    SetXattr {
+        dir: u16,
+        path: RelPath,
+        ino: u64,
+        name: RelPath,
+    },
+    RemoveXattr {
+        dir: u16,
+        path: RelPath,
+        ino: u64,
+        name: RelPath,
+    },
     /// `mode`: fallocate(2)'s flags.
-    Fallocate { dir: u16, path: RelPath, ino: u64, offset: u64, length: u64, mode: i32, mtime: Time },
+    Fallocate {
+        dir: u16,
+        path: RelPath,
+        ino: u64,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        mtime: Time,
+    },
     /// fsync, fdatasync, O_DSYNC, msync: the receiver acknowledges at once, after its own fdatasync with `async="none"`. `path` None: unlinked file, only an ordering point.
-    Sync { dir: u16, path: Option<RelPath>, ino: u64, data_only: bool },
+    Sync {
+        dir: u16,
+        path: Option<RelPath>,
+        ino: u64,
+        data_only: bool,
+    },
     /// fsync of a directory.
-    SyncDir { dir: u16, path: RelPath },
+    SyncDir {
+        dir: u16,
+        path: RelPath,
+    },
 
     /// Resynchronisation begins: the receiver is inconsistent until `ResyncEnd`. JSON of the session's parameters in the payload.
-    ResyncBegin { full: bool },
+    ResyncBegin {
+        full: bool,
+    },
     /// Exactly the entries of the payload exist in this directory: others are removed, missing ones created empty.
-    SyncNames { dir: u16, path: RelPath },
+    SyncNames {
+        dir: u16,
+        path: RelPath,
+    },
     /// Payload: the file's bytes at `offset` (resynchronisation).
-    SyncData { dir: u16, path: RelPath, ino: u64, offset: u64 },
+    SyncData {
+        dir: u16,
+        path: RelPath,
+        ino: u64,
+        offset: u64,
+    },
     /// The range is a hole or zeros.
-    SyncZero { dir: u16, path: RelPath, ino: u64, offset: u64, length: u64 },
+    SyncZero {
+        dir: u16,
+        path: RelPath,
+        ino: u64,
+        offset: u64,
+        length: u64,
+    },
     /// Final size, attributes and extended attributes of an object (JSON `Meta` in the payload).
-    SyncMeta { dir: u16, path: RelPath, ino: u64 },
+    SyncMeta {
+        dir: u16,
+        path: RelPath,
+        ino: u64,
+    },
     /// Both trees are equal here. The receiver makes everything durable, adopts the lineage in the payload, and acknowledges.
     ResyncEnd,
     /// Both sides `syncfs`; changes before it need no longer be remembered once both did.
-    Checkpoint { number: u64 },
+    Checkpoint {
+        number: u64,
+    },
     /// The sender leaves in good order; nothing follows.
     Goodbye,
 }
@@ -191,7 +285,10 @@ fn escape(bytes: &[u8]) -> String {
     while !rest.is_empty() {
         let (good, bad) = match std::str::from_utf8(rest) {
             Ok(text) => (text, 0),
-            Err(e) => (std::str::from_utf8(&rest[..e.valid_up_to()]).unwrap_or_default(), e.error_len().unwrap_or(rest.len() - e.valid_up_to())),
+            Err(e) => (
+                std::str::from_utf8(&rest[..e.valid_up_to()]).unwrap_or_default(),
+                e.error_len().unwrap_or(rest.len() - e.valid_up_to()),
+            ),
         };
         for c in good.chars() {
             if c == '%' || c.is_control() {
