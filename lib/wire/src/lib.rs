@@ -1,1 +1,10 @@
-//! See docs/architecture.md.
+//! How do processes and nodes talk: JSON lines, cluster key, encrypted stream, authenticated datagrams.
+
+pub mod channel;
+pub mod datagram;
+pub mod key;
+pub mod lines;
+pub mod time;
+
+pub use key::ClusterKey;
+pub use lines::{Emitter, Message};
