@@ -43,6 +43,9 @@ pub struct Entry {
     pub kind: Kind,
     pub ino: u64,
     pub owner: Owner,
+    /// Of everything but files and directories, which get a `SyncMeta` of their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtime: Option<Time>,
     #[serde(default, skip_serializing_if = "is_zero")]
     pub rdev: u64,
     /// Target of a symlink.
@@ -96,6 +99,8 @@ pub enum Op {
         owner: Owner,
         #[serde(default, skip_serializing_if = "is_zero")]
         rdev: u64,
+        /// Of the new object: kernels with fine-grained times give it another one than its parent.
+        mtime: Time,
         parent_mtime: Time,
     },
     Symlink {
@@ -104,6 +109,7 @@ pub enum Op {
         ino: u64,
         target: RelPath,
         owner: Owner,
+        mtime: Time,
         parent_mtime: Time,
     },
     /// `path` becomes one more name of `from`.
@@ -176,10 +182,21 @@ pub enum Op {
     ResyncBegin {
         full: bool,
     },
-    /// Exactly the entries of the payload exist in this directory: others are removed, missing ones created empty.
+    /// Exactly the entries of the payload exist in this directory among the names from `first` to `last` (inclusive, in byte
+    /// order; None: unbounded): others are removed, missing ones created empty. `ask`: the receiver answers with this number.
     SyncNames {
         dir: u16,
         path: RelPath,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        first: Option<RelPath>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        last: Option<RelPath>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ask: Option<u64>,
+    },
+    /// A question about the receiver's state at this place of the stream (resynchronisation; JSON in the payload). Changes nothing.
+    Ask {
+        id: u64,
     },
     /// Payload: the file's bytes at `offset` (resynchronisation).
     SyncData {

@@ -39,6 +39,7 @@ pub trait Front: Send + Sync {
     /// Runs `step` with the namespace lock of directory number `dir` held exclusively: no name changes meanwhile.
     fn with_names(&self, dir: u16, step: &mut dyn FnMut());
 
-    /// Runs `step` with the lock of this inode held: its content does not change meanwhile.
+    /// Runs `step` with the lock of this inode held, and the namespace lock shared: neither its content and attributes nor any
+    /// path changes meanwhile.
     fn with_file(&self, dir: u16, ino: u64, step: &mut dyn FnMut());
 }
