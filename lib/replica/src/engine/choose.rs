@@ -1,0 +1,166 @@
+//! A secondary knocks: does it continue where it was, what must be copied, or is it refused. Pure.
+//!
+//! Why each answer is right:
+//! * *Resume* is offered only in paired service. Then every operation after the secondary's place is still in the ring (frames are forgotten only
+//!   when the secondary settled them), and a place is bound to the identity of the ring, so equal numbers of different histories cannot be
+//!   confused. A secondary that declared itself outdated is not resumed: the primary may be about to exclude it on the strength of that declaration.
+//! * A primary in paired service with a secondary that cannot resume must first exclude it, because a resynchronisation makes
+//!   the secondary useless for a takeover, and what is acknowledged then belongs to an epoch of its own.
+//! * *Incremental* needs that the change map covers every difference. It covers what changed here since the last common checkpoint with a
+//!   replica whose newest epoch is `base`. The secondary's own unshared changes are not in it, so it must have none. A secondary left
+//!   inconsistent by an incremental resynchronisation differs by part of that same map, and by nothing else.
+//! * Everything else is compared by hash, which needs no assumption.
+
+use crate::stream::message::{Hello, Mode, StreamId, VERSION};
+use lineage::{EpochId, Lineage, Relation, Standing};
+
+/// What the primary knows.
+pub struct Local<'a> {
+    pub module: &'a str,
+    /// Name of the peer's node.
+    pub peer: &'a str,
+    pub directories: u16,
+    pub lineage: &'a Lineage,
+    pub standing: Standing,
+    /// The acknowledgement of the peer is needed.
+    pub paired: bool,
+    /// The hello's place is in the ring.
+    pub resumable: bool,
+    pub map: Covered,
+}
+
+/// What the change map is worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Covered {
+    /// Identity of the map since it began.
+    pub id: StreamId,
+    /// Newest epoch of the replica whose differences it covers. None: it covers nobody's (everything must be compared).
+    pub base: Option<EpochId>,
+}
+
+/// The answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Choice {
+    Resume,
+    /// `covered`: an interruption can be continued from the change map.
+    Resync { mode: Mode, covered: bool },
+    Refuse(String),
+}
+
+/// See the module's text.
+pub fn choose(local: &Local<'_>, hello: &Hello) -> Choice {
+    let refuse = |reason: String| Choice::Refuse(reason);
+    let resync = |mode| Choice::Resync { mode, covered: mode == Mode::Incremental };
+    if hello.version != VERSION {
+        return refuse(format!("it speaks version {} of the stream, we speak {VERSION}: install the same release on both nodes", hello.version));
+    }
+    if hello.module != local.module || hello.node != local.peer {
+        return refuse(format!(
+            "it is module {} of node {}, expected was module {} of node {}: compare cluster.xml on both nodes",
+            hello.module, hello.node, local.module, local.peer
+        ));
+    }
+    if hello.directories != local.directories {
+        return refuse(format!(
+            "it replicates {} directories, we {}: apply the same configuration on both nodes",
+            hello.directories, local.directories
+        ));
+    }
+    if local.paired {
+        return if local.resumable && !hello.full && hello.standing != Standing::Outdated {
+            Choice::Resume
+        } else {
+            refuse("it lost its place in the stream and has not been excluded yet".into())
+        };
+    }
+    if hello.full || hello.standing == Standing::Blank || hello.lineage.head().is_none() {
+        return resync(Mode::Full);
+    }
+    match local.lineage.compare(&hello.lineage) {
+        Relation::Older => refuse("its data is newer than ours: stop the module here and start it there first".into()),
+        Relation::BothBlank => resync(Mode::Full),
+        Relation::Same | Relation::Diverged => resync(Mode::Compare),
+        Relation::Newer if hello.unshared => resync(Mode::Compare),
+        Relation::Newer => {
+            let covered = local.map.base.is_some()
+                && if hello.standing == Standing::Inconsistent {
+                    hello.covered_by == Some(local.map.id)
+                } else {
+                    hello.lineage.head() == local.map.base
+                };
+            resync(if covered { Mode::Incremental } else { Mode::Compare })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lineage::Epoch;
+
+    fn lineage(ids: &[u128]) -> Lineage {
+        Lineage(ids.iter().map(|id| Epoch { id: EpochId(*id), start: 0 }).collect())
+    }
+
+    fn hello(ids: &[u128], standing: Standing) -> Hello {
+        Hello {
+            version: VERSION,
+            module: "AM".into(),
+            node: "node2".into(),
+            directories: 1,
+            lineage: lineage(ids),
+            standing,
+            place: None,
+            unshared: false,
+            covered_by: None,
+            full: false,
+        }
+    }
+
+    const MAP: StreamId = StreamId(77);
+
+    fn answer(ours: &[u128], paired: bool, resumable: bool, base: Option<u128>, hello: &Hello) -> Choice {
+        let lineage = lineage(ours);
+        let standing = if paired { Standing::Paired } else { Standing::Alone };
+        let map = Covered { id: MAP, base: base.map(EpochId) };
+        choose(&Local { module: "AM", peer: "node2", directories: 1, lineage: &lineage, standing, paired, resumable, map }, hello)
+    }
+
+    fn mode(choice: &Choice) -> Option<Mode> {
+        match choice {
+            Choice::Resume => Some(Mode::Resume),
+            Choice::Resync { mode, .. } => Some(*mode),
+            Choice::Refuse(_) => None,
+        }
+    }
+
+    #[test]
+    fn table() {
+        use Standing::{Blank, Inconsistent, Outdated, Paired};
+        let covered = |id| Hello { covered_by: Some(id), ..hello(&[1], Inconsistent) };
+        for (what, expected, choice) in [
+            ("stream came back", Some(Mode::Resume), answer(&[2, 1], true, true, Some(1), &hello(&[2, 1], Paired))),
+            ("end of resync unanswered", Some(Mode::Resume), answer(&[2, 1], true, true, Some(1), &hello(&[1], Inconsistent))),
+            ("declared itself outdated", None, answer(&[2, 1], true, true, None, &hello(&[2, 1], Outdated))),
+            ("rebooted, not excluded yet", None, answer(&[2, 1], true, false, None, &hello(&[2, 1], Paired))),
+            ("excluded, map covers", Some(Mode::Incremental), answer(&[2, 1], false, false, Some(1), &hello(&[1], Paired))),
+            ("knows that it is outdated", Some(Mode::Incremental), answer(&[2, 1], false, false, Some(1), &hello(&[1], Outdated))),
+            ("away for longer", Some(Mode::Compare), answer(&[3, 2, 1], false, false, Some(2), &hello(&[1], Paired))),
+            ("map lost", Some(Mode::Compare), answer(&[2, 1], false, false, None, &hello(&[1], Paired))),
+            ("interrupted, same map", Some(Mode::Incremental), answer(&[2, 1], false, false, Some(1), &covered(MAP))),
+            ("interrupted, other map", Some(Mode::Compare), answer(&[2, 1], false, false, Some(1), &covered(StreamId(1)))),
+            ("interrupted full", Some(Mode::Compare), answer(&[2, 1], false, false, Some(1), &hello(&[1], Inconsistent))),
+            ("new disk", Some(Mode::Full), answer(&[2, 1], false, false, Some(1), &hello(&[], Blank))),
+            ("split brain", Some(Mode::Compare), answer(&[2, 1], false, false, Some(1), &hello(&[3, 1], Paired))),
+            ("ahead of us", None, answer(&[1], false, false, None, &hello(&[2, 1], Paired))),
+        ] {
+            assert_eq!(mode(&choice), expected, "{what}: {choice:?}");
+        }
+        let unshared = Hello { unshared: true, ..hello(&[1], Paired) };
+        assert_eq!(mode(&answer(&[2, 1], false, false, Some(1), &unshared)), Some(Mode::Compare), "crashed as primary");
+        let full = Hello { full: true, ..hello(&[2, 1], Paired) };
+        assert_eq!(mode(&answer(&[1], false, false, Some(1), &full)), Some(Mode::Full), "the operator decides");
+        let stranger = Hello { node: "node3".into(), ..hello(&[1], Paired) };
+        assert_eq!(mode(&answer(&[2, 1], false, false, Some(1), &stranger)), None);
+    }
+}
