@@ -1,6 +1,6 @@
 //! How is a moment written: RFC 3339 in UTC with microseconds.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 /// Now, as `2026-11-20T10:00:00.123456Z`.
 pub fn rfc3339_now() -> String {
@@ -12,14 +12,10 @@ pub fn rfc3339(moment: SystemTime) -> Option<String> {
     jiff::Timestamp::try_from(moment).ok().map(|t| format!("{t:.6}"))
 }
 
-/// Wall clock in milliseconds since 1970; 0 when the clock is set before 1970.
-pub fn wall_ms() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d: Duration| d.as_millis() as u64)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     #[test]
     fn microseconds_are_always_written() {

@@ -1,0 +1,103 @@
+//! How is a small file replaced so that after any crash it has either its old or its new content?
+
+use std::ffi::OsString;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Replaces `path` durably by `content` with the given permission bits. On return content and name are on the disk.
+pub fn write_durably(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    replace(path, content, mode, true)
+}
+
+/// The same without waiting for the disk: readers see the old or the new content, a power failure may lose the new one
+/// or leave it empty. For `/run`.
+pub fn write_atomically(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    replace(path, content, mode, false)
+}
+
+fn replace(path: &Path, content: &[u8], mode: u32, durable: bool) -> io::Result<()> {
+    let temporary = temporary_name(path)?;
+    let written = (|| {
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(mode)
+            .custom_flags(libc::O_NOFOLLOW)
+            .open(&temporary)?;
+        file.write_all(content)?;
+        if durable {
+            file.sync_all()?;
+        }
+        std::fs::rename(&temporary, path)?;
+        if durable { sync_directory(parent(path)) } else { Ok(()) }
+    })();
+    if written.is_err() {
+        // The first error is the one to tell; after the rename there is nothing to remove.
+        let _ = std::fs::remove_file(&temporary);
+    }
+    written
+}
+
+/// Makes the names in a directory durable.
+pub fn sync_directory(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
+}
+
+/// Reads a file of at most `limit` bytes; a longer one is an error of kind `FileTooLarge`.
+pub fn read_bounded(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    let mut content = Vec::new();
+    File::open(path)?.take(limit.saturating_add(1)).read_to_end(&mut content)?;
+    if content.len() as u64 > limit {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("longer than {limit} bytes")));
+    }
+    Ok(content)
+}
+
+fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(p) if !p.as_os_str().is_empty() => p,
+        _ => Path::new("."),
+    }
+}
+
+/// In the same directory, since a rename cannot cross file systems.
+fn temporary_name(path: &Path) -> io::Result<PathBuf> {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let name = path.file_name().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "not a file name"))?;
+    let mut temporary = OsString::from(".");
+    temporary.push(name);
+    temporary.push(format!(".{}-{}.tmp", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed)));
+    Ok(parent(path).join(temporary))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn content_and_mode_are_replaced_and_nothing_else_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("core.json");
+        write_durably(&path, b"one", 0o600).unwrap();
+        write_atomically(&path, b"two", 0o640).unwrap();
+        assert_eq!(read_bounded(&path, 3).unwrap(), b"two");
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+        assert_eq!(read_bounded(&path, 2).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+    }
+
+    #[test]
+    fn a_failed_replacement_leaves_the_old_content() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("occupied");
+        std::fs::create_dir(&path).unwrap();
+        std::fs::write(path.join("inside"), b"x").unwrap();
+        assert!(write_durably(&path, b"new", 0o600).is_err());
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+        assert!(write_durably(Path::new("/"), b"new", 0o600).is_err());
+    }
+}
