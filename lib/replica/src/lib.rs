@@ -1,7 +1,9 @@
 //! The replication engine: FUSE front, ordered stream, change map, resynchronisation. See docs/architecture.md §4.
 
+pub mod change_map;
 pub mod front;
 pub mod op;
 pub mod recorder;
 pub mod resync;
 pub mod stream;
+pub mod tree;

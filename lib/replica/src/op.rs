@@ -240,6 +240,11 @@ impl RelPath {
         good.then_some(Self(bytes))
     }
 
+    /// Whether [`RelPath::new`] would accept it: paths that came off the wire are checked before they are walked.
+    pub fn is_walkable(&self) -> bool {
+        self.0.is_empty() || self.0.split(|b| *b == b'/').all(|c| !c.is_empty() && c != b"." && c != b".." && c.len() <= 255)
+    }
+
     /// Any bytes without NUL: symlink targets and attribute names, which are not walked.
     pub fn opaque(bytes: impl Into<Vec<u8>>) -> Option<Self> {
         let bytes = bytes.into();
