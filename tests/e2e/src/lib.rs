@@ -1,1 +1,8 @@
-//! Helpers of the end-to-end scenarios.
+//! Helpers of the end-to-end scenarios: real binaries, on the test hosts of `scripts/lab`.
+
+pub mod gauge;
+pub mod lab;
+pub mod ledger;
+pub mod mirror;
+pub mod pg;
+pub mod wait;

@@ -32,7 +32,7 @@ find_binaries() {
 # names it in its command line, should the mount that it stands in be gone.
 cluster_processes() {
     local pid
-    for pid in $(pgrep -x 'postgres|postmaster'); do
+    for pid in $(pgrep -x 'post.*'); do
         if [ "$(readlink "/proc/$pid/cwd" 2>/dev/null)" = "$PGDATA" ] ||
             tr '\0' '\n' 2>/dev/null <"/proc/$pid/cmdline" | grep -Fqx -e "$PGDATA"; then
             printf '%s\n' "$pid"

@@ -1,0 +1,135 @@
+//! A lab of `scripts/lab` that lives as long as a scenario.
+
+use anyhow::{Context, Result, bail};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Test hosts `node1`…, `client`, `witness`; removed when dropped (kept when `SK_LAB_KEEP` is set, to look around).
+#[derive(Debug)]
+pub struct Lab {
+    name: String,
+}
+
+static COUNTER: AtomicU32 = AtomicU32::new(0);
+
+/// The repository's `scripts` directory.
+pub fn scripts() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts")
+}
+
+/// Whether scenarios that need root and a minute each shall run: `SK_LAB=1`.
+pub fn wanted() -> bool {
+    let wanted = std::env::var_os("SK_LAB").is_some_and(|value| value == "1");
+    if !wanted {
+        eprintln!("skipped: needs root and time; run it with SK_LAB=1");
+    }
+    wanted
+}
+
+impl Lab {
+    /// Makes and boots `nodes` nodes in a lab of a name nobody else has.
+    pub fn up(purpose: &str, nodes: u32) -> Result<Self> {
+        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+        let lab = Self { name: format!("{purpose}-{}-{number}", std::process::id()) };
+        lab.run(&["up", &nodes.to_string()])?;
+        Ok(lab)
+    }
+
+    /// The lab's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// `scripts/lab` with arguments, ready to be spawned.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(scripts().join("lab"));
+        command.args(["--name", &self.name]).args(arguments).stdin(Stdio::null());
+        command
+    }
+
+    /// Runs a command of the lab; what it wrote to stdout. An exit code other than 0 is an error.
+    pub fn run(&self, arguments: &[&str]) -> Result<String> {
+        checked(self.command(arguments), arguments)
+    }
+
+    /// Runs a command on a host; its stdout. An exit code other than 0 is an error.
+    pub fn exec(&self, host: &str, command: &[&str]) -> Result<String> {
+        self.run(&[&["exec", host], command].concat())
+    }
+
+    /// Runs a shell command line on a host; its stdout. An exit code other than 0 is an error.
+    pub fn sh(&self, host: &str, line: &str) -> Result<String> {
+        self.exec(host, &["sh", "-c", line])
+    }
+
+    /// Runs a command on a host and tells how it ended.
+    pub fn try_exec(&self, host: &str, command: &[&str]) -> Result<Output> {
+        self.command(&[&["exec", host], command].concat()).output().context("run scripts/lab")
+    }
+
+    /// Starts a command on a host with pipes for its stdin and stdout.
+    pub fn spawn(&self, host: &str, command: &[&str]) -> Result<Child> {
+        self.command(&[&["exec", host], command].concat())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("run scripts/lab")
+    }
+
+    /// A host's address on `prod` or `repl`.
+    pub fn address(&self, host: &str, network: &str) -> Result<String> {
+        Ok(self.run(&["address", host, network])?.trim().to_owned())
+    }
+
+    /// A path as the host sees it, readable from outside without starting a process. `None`: the host is off.
+    pub fn path(&self, host: &str, path: &str) -> Option<PathBuf> {
+        let state = std::env::var_os("SK_LAB_STATE").map_or_else(|| PathBuf::from("/run/sk-lab"), PathBuf::from);
+        let init = std::fs::read_to_string(state.join(&self.name).join("hosts").join(host).join("init")).ok()?;
+        let pid = init.split_whitespace().next()?;
+        Some(PathBuf::from(format!("/proc/{pid}/root{path}")))
+    }
+
+    /// The content of a file of a host. `None`: the host is off, or there is no such file.
+    pub fn read(&self, host: &str, path: &str) -> Option<String> {
+        std::fs::read_to_string(self.path(host, path)?).ok()
+    }
+
+    /// Pids, as the host counts them, of the processes whose command line matches the extended regular expression.
+    pub fn pids(&self, host: &str, pattern: &str) -> Result<Vec<u32>> {
+        let output = self.try_exec(host, &["pgrep", "-f", pattern])?;
+        Ok(String::from_utf8_lossy(&output.stdout).lines().filter_map(|line| line.trim().parse().ok()).collect())
+    }
+
+    /// Kills with SIGKILL, on a host, the processes of [`Lab::pids`]; an error when there are none.
+    pub fn kill(&self, host: &str, pattern: &str) -> Result<Vec<u32>> {
+        let pids = self.pids(host, pattern)?;
+        if pids.is_empty() {
+            bail!("{host}: no process matches {pattern:?}");
+        }
+        for pid in &pids {
+            self.exec(host, &["kill", "-KILL", &pid.to_string()])?;
+        }
+        Ok(pids)
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if std::env::var_os("SK_LAB_KEEP").is_some() {
+            eprintln!("kept: scripts/lab --name {} status", self.name);
+        } else if let Err(error) = self.run(&["down"]) {
+            eprintln!("{error:#}");
+        }
+    }
+}
+
+/// Runs a command to its end; its stdout. An exit code other than 0 is an error with its stderr.
+pub fn checked(mut command: Command, shown: &[&str]) -> Result<String> {
+    let output = command.output().with_context(|| format!("run {shown:?}"))?;
+    if !output.status.success() {
+        let words = String::from_utf8_lossy(&output.stderr);
+        bail!("{shown:?}: {}: {}", output.status, words.trim());
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
