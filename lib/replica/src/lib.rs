@@ -2,6 +2,7 @@
 
 pub mod change_map;
 pub mod front;
+pub mod fuse;
 pub mod op;
 pub mod recorder;
 pub mod resync;

@@ -1,0 +1,7 @@
+//! How do requests of the kernel's FUSE driver reach us, survive us, and get answered? Knows nothing of replication.
+
+pub mod abi;
+pub mod holders;
+pub mod mount;
+pub mod session;
+pub mod slots;
