@@ -112,7 +112,7 @@ pub enum Event {
         id: u64,
         reason: String,
     },
-    /// Answer to `Action::Heartbeat` `Bye`.
+    /// Answer to `Action::Bye`.
     ByeDone,
     /// A resource changed: `class.id`, e.g. `ip.10.0.0.50` down, `intf.10.0.0.0` down, `proc.x` down, `custom.x` up.
     Resource {
@@ -126,6 +126,10 @@ pub enum Event {
         origin: String,
     },
     ResetLoop,
+    /// `incloop`: a handler counts an automatic action of its own (see `Core::loop_reached`).
+    IncLoop {
+        identity: String,
+    },
     /// A deadline asked for by `Core::poll_timeout` passed. Carries nothing: `now` says which.
     Tick,
 }

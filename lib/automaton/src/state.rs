@@ -104,9 +104,13 @@ pub struct Published {
     /// SECOND asks for a swap.
     #[serde(default, skip_serializing_if = "is_false")]
     pub swap_wanted: bool,
-    /// The primary lost the stream and asks the peer to declare itself outdated; the peer answers with standing `outdated`.
+    /// The primary lost the stream and asks the peer to declare itself outdated; the peer answers with `outdate_done`.
     #[serde(default, skip_serializing_if = "is_false")]
     pub outdate_wanted: bool,
+    /// Answer to `outdate_wanted`: this node durably counts as not up to date and takes nothing more from the lost stream,
+    /// so the primary may go on without it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub outdate_done: bool,
     /// The replication engine of this node failed for good.
     #[serde(default, skip_serializing_if = "is_false")]
     pub degraded: bool,
@@ -149,5 +153,25 @@ impl fmt::Display for State {
     /// `PRIM Ready`, `WAIT NotReady`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {:?}", self.name, self.readiness)
+    }
+}
+
+#[cfg(test)]
+pub(crate) fn test_settings(node: &str, peer: &str) -> Settings {
+    Settings {
+        node: node.to_owned(),
+        peer: peer.to_owned(),
+        replicated: true,
+        has_vip: true,
+        has_scripts: true,
+        failover: true,
+        default_primary: DefaultPrimary::Alone,
+        max_loop: 3,
+        loop_interval_ms: 86_400_000,
+        automatic_reboot: false,
+        nice_stop_timeout_ms: 300_000,
+        force_stop_timeout_ms: 300_000,
+        heartbeat_timeout_ms: 2_000,
+        stream_grace_ms: 3_000,
     }
 }

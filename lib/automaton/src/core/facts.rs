@@ -1,0 +1,206 @@
+//! What an event teaches: facts change here, and nothing is decided.
+
+use super::run::Wait;
+use super::{Core, Reach};
+use crate::action::{Action, ReplicaOrder};
+use crate::event::{Event, ReplicaPeer, ReplicaReport, ReplicaRole};
+use crate::state::{Published, Readiness, State, StateName};
+use lineage::Standing;
+
+impl Core {
+    pub(super) fn learn(&mut self, event: Event) {
+        match event {
+            Event::Begin { boot } => self.begin(boot),
+            Event::Command { verb, full, identity, origin } => self.command(verb, full, identity, origin),
+            Event::PeerState { state, bye } => self.hear(state, bye),
+            Event::PeerDown => self.lose_peer(),
+            // The state follows; until then nothing new is known.
+            Event::PeerUp | Event::Tick => {}
+            Event::ScriptDone { id, exit } => self.script_done(id, exit),
+            Event::Replica { report } => self.snapshot(report),
+            Event::ReplicaDone { id } => self.replica_done(id),
+            Event::ReplicaFailed { id, reason } => self.replica_failed(id, &reason),
+            Event::ReplicaFault { reason } => self.fault(&reason),
+            Event::VipDone { id } => self.vip_done(id),
+            Event::VipFailed { id, reason } => self.vip_failed(id, &reason),
+            Event::ByeDone => self.finish(|w| *w == Wait::Bye),
+            Event::Resource { name, value, origin } => self.resource(&name, &value, &origin),
+            Event::SetFailover { on, origin } => {
+                self.log(
+                    'U',
+                    "safekit",
+                    format!("Action failover {} called by {origin}", if on { "on" } else { "off" }),
+                );
+                self.persisted.failover_override = Some(on);
+                if on {
+                    self.failover_hold = false;
+                }
+                self.persist();
+                let value = if on { "on" } else { "off" }.to_owned();
+                self.out.push(Action::Resource { name: "usersetting.failover".into(), value });
+            }
+            Event::ResetLoop => self.reset_loop(),
+            Event::IncLoop { identity } => {
+                self.count_loop();
+                self.log('D', "heart", format!("Automatic action counted by {identity}"));
+            }
+        }
+    }
+
+    fn hear(&mut self, mut state: Published, bye: bool) {
+        if bye {
+            state.state = State::new(StateName::Stop, Readiness::NotReady);
+        }
+        self.reach = Reach::Up;
+        self.heard_since_paired = true;
+        if state.state.name == StateName::Wait {
+            self.peer_was_primary = state.was_primary;
+        }
+        self.set_remote(state.state.to_string());
+        if !state.outdate_wanted {
+            self.outdate_done = false;
+        }
+        if self.handover && state.state.name.serves() {
+            self.handover = false;
+            self.swap_deadline = None;
+        }
+        self.peer = Some(state);
+    }
+
+    fn lose_peer(&mut self) {
+        let stopped = self.peer.as_ref().is_some_and(|p| p.state.name == StateName::Stop);
+        self.reach = Reach::Down;
+        // A peer that said goodbye is known to be stopped; its silence is no news.
+        if !stopped {
+            self.set_remote("UNKNOWN".to_owned());
+        }
+        self.peer = None;
+        self.outdate_done = false;
+    }
+
+    fn set_remote(&mut self, remote: String) {
+        if self.remote != remote {
+            self.log('E', "heart", format!("Remote state {remote}"));
+            self.remote = remote;
+        }
+    }
+
+    fn snapshot(&mut self, report: ReplicaReport) {
+        let paired = |r: &ReplicaReport| r.role == ReplicaRole::Primary && r.standing == Standing::Paired;
+        if paired(&report) && !self.replica.as_ref().is_some_and(paired) {
+            self.heard_since_paired = false;
+        }
+        if self.state.name == StateName::Second
+            && report.role == ReplicaRole::Secondary
+            && report.peer == ReplicaPeer::InSync
+            && report.standing == Standing::Paired
+            && !self.must_follow
+        {
+            self.synced = true;
+        }
+        self.replica = Some(report);
+        self.replica_fresh = true;
+    }
+
+    /// An order was carried out. The snapshot usually came before; where it did not, the facts that the order implies are
+    /// taken over, so that no rule fires twice on the old ones.
+    fn replica_done(&mut self, id: u64) {
+        let beside = self.exclusion == Some(id);
+        let order = match &self.job_wait() {
+            Some(Wait::Replica { id: waited, order }) if *waited == id => Some(order.clone()),
+            _ if beside => Some(ReplicaOrder::ExcludePeer),
+            _ => None,
+        };
+        let Some(order) = order else { return };
+        if let Some(report) = self.replica.as_mut() {
+            match order {
+                ReplicaOrder::ExcludePeer if report.standing == Standing::Paired => {
+                    report.standing = Standing::Alone;
+                    report.peer = ReplicaPeer::Absent;
+                    report.frozen = false;
+                }
+                ReplicaOrder::Outdate if report.standing.is_up_to_date() => {
+                    report.standing = Standing::Outdated;
+                    report.peer = ReplicaPeer::Absent;
+                }
+                ReplicaOrder::Retire => report.role = ReplicaRole::Idle,
+                ReplicaOrder::Demote if report.role == ReplicaRole::Primary => {
+                    report.role = ReplicaRole::Secondary;
+                    report.peer = ReplicaPeer::Absent;
+                }
+                _ => {}
+            }
+        }
+        match order {
+            ReplicaOrder::Retire => self.engaged = false,
+            ReplicaOrder::ExcludePeer => {
+                self.outdate_wanted = false;
+                self.stream_deadline = None;
+            }
+            ReplicaOrder::Outdate => {
+                self.synced = false;
+                self.outdate_done = self.peer.as_ref().is_some_and(|p| p.outdate_wanted);
+            }
+            _ => {}
+        }
+        if beside {
+            self.exclusion = None;
+        } else {
+            self.finish(|w| matches!(w, Wait::Replica { id: i, .. } if *i == id));
+        }
+    }
+
+    fn fault(&mut self, reason: &str) {
+        self.log('C', "heart", format!("Replication cannot go on: {reason}"));
+        self.exclusion = None;
+        if self.state.name.serves() {
+            self.degraded = true;
+            self.log(
+                'C',
+                "heart",
+                "Replicated directories are degraded: stop and start this module to replicate again",
+            );
+        } else if self.state.name != StateName::Stop {
+            self.local_fault();
+        }
+        // An order under way will not be answered any more.
+        if let Some(Wait::Replica { id, .. }) = self.job_wait() {
+            let id = *id;
+            self.finish(|w| matches!(w, Wait::Replica { id: i, .. } if *i == id));
+        }
+    }
+
+    fn resource(&mut self, name: &str, value: &str, _origin: &str) {
+        let down = value == "down";
+        if name.starts_with("intf.") {
+            if down {
+                self.interfaces_down.insert(name.to_owned());
+            } else {
+                self.interfaces_down.remove(name);
+            }
+        } else if name.starts_with("ip.") && down && self.vip_held && self.state.name.serves() {
+            self.rule_action(crate::Verb::StopStart, "ip_failure");
+        }
+    }
+
+    /// Keeps the deadline of a stream that is lost while heartbeats go on.
+    pub(super) fn watch_stream(&mut self) {
+        let lost = self.serves_paired()
+            && self.state.name.serves()
+            && !matches!(self.stream(), ReplicaPeer::InSync | ReplicaPeer::Syncing);
+        if !lost {
+            if self.stream_deadline.take().is_some() {
+                self.outdate_wanted = false;
+            }
+            return;
+        }
+        let now = self.now;
+        let deadline = *self.stream_deadline.get_or_insert(now.saturating_add(self.settings.stream_grace_ms));
+        // The answer to an earlier question must have been withdrawn, or it would be taken for the answer to this one.
+        let stale = self.peer.as_ref().is_some_and(|p| p.outdate_done);
+        if now >= deadline && !self.outdate_wanted && !stale && self.reach == Reach::Up {
+            self.log('C', "heart", "Replication stream lost: asking the secondary to count as not up to date");
+            self.outdate_wanted = true;
+        }
+    }
+}

@@ -1,0 +1,395 @@
+//! The decision core: one state machine a module, fed with events, answering with actions.
+//!
+//! Events only change the known facts. Transitions are chosen from the facts whenever nothing is under way (`rules`), and run
+//! step by step from the table of `plan` (`run`). What must not wait for the end of a step (writers are blocked) goes beside it.
+
+mod commands;
+mod facts;
+mod rules;
+mod run;
+
+use crate::action::Action;
+use crate::decide::{Intent, Peer};
+use crate::event::{Event, ReplicaPeer, ReplicaReport, ReplicaRole};
+use crate::state::{Persisted, Published, Readiness, Settings, State, StateName};
+use commands::Command;
+use lineage::{Lineage, Standing};
+use run::{Job, StopRequest};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// Epochs told to the peer: the whole payload stays below 1100 bytes.
+const EPOCHS_PUBLISHED: usize = 8;
+
+/// How often a node tries again whose address was in use by somebody else.
+const VIP_RETRY_MS: u64 = 10_000;
+
+/// What is known of the peer node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reach {
+    /// Nothing heard yet, and not yet given up.
+    Unknown,
+    Up,
+    Down,
+}
+
+/// The decision core of one module on one node. See [`Core::handle`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Core {
+    settings: Settings,
+    persisted: Persisted,
+    incarnation: u64,
+    now: u64,
+    wall: u64,
+
+    state: State,
+    rule: Option<String>,
+    intent: Intent,
+    job: Option<Job>,
+    stop_request: Option<StopRequest>,
+    commands: VecDeque<Command>,
+    next_id: u64,
+    out: Vec<Action>,
+
+    // The peer.
+    reach: Reach,
+    peer: Option<Published>,
+    /// The peer joined us after having been primary (`defaultprim="lastprim"`).
+    peer_was_primary: bool,
+
+    // The replica.
+    replica: Option<ReplicaReport>,
+    /// A snapshot came since the engine was started.
+    replica_fresh: bool,
+    /// The engine was given a role.
+    engaged: bool,
+    /// In sync since this node became SECOND: only then is the standing `paired` enough to take over.
+    synced: bool,
+    /// A message of the peer came since both became paired: what it said before proves nothing.
+    heard_since_paired: bool,
+    /// The session to the primary was given up: order `secondary` again when the primary went on.
+    must_follow: bool,
+    /// An order beside the running step: excluding the peer, so that scripts are not blocked.
+    exclusion: Option<u64>,
+    degraded: bool,
+
+    // What is told to the peer beside the state.
+    publishing: bool,
+    published: Option<Published>,
+    leaving: bool,
+    handover: bool,
+    swap_wanted: bool,
+    outdate_wanted: bool,
+    outdate_done: bool,
+    alone_from_prim: bool,
+
+    // Deadlines, monotonic ms.
+    stream_deadline: Option<u64>,
+    swap_deadline: Option<u64>,
+    vip_retry: Option<u64>,
+
+    vip_held: bool,
+    /// Swap as soon as PRIM with a ready secondary (`defaultprim`).
+    auto_swap: bool,
+    /// `failover off` stopped us from taking over: wait for the old primary.
+    failover_hold: bool,
+    interfaces_down: BTreeSet<String>,
+    resources: BTreeMap<String, String>,
+    remote: String,
+    last_complaint: Option<String>,
+}
+
+impl Core {
+    /// A core in STOP. `incarnation`: random, new with each runner.
+    pub fn new(settings: Settings, persisted: Persisted, incarnation: u64) -> Self {
+        Self {
+            settings,
+            persisted,
+            incarnation,
+            now: 0,
+            wall: 0,
+            state: State::new(StateName::Stop, Readiness::NotReady),
+            rule: None,
+            intent: Intent::Start,
+            job: None,
+            stop_request: None,
+            commands: VecDeque::new(),
+            next_id: 1,
+            out: Vec::new(),
+            reach: Reach::Unknown,
+            peer: None,
+            peer_was_primary: false,
+            replica: None,
+            replica_fresh: false,
+            engaged: false,
+            synced: false,
+            heard_since_paired: false,
+            must_follow: false,
+            exclusion: None,
+            degraded: false,
+            publishing: false,
+            published: None,
+            leaving: false,
+            handover: false,
+            swap_wanted: false,
+            outdate_wanted: false,
+            outdate_done: false,
+            alone_from_prim: false,
+            stream_deadline: None,
+            swap_deadline: None,
+            vip_retry: None,
+            vip_held: false,
+            auto_swap: false,
+            failover_hold: false,
+            interfaces_down: BTreeSet::new(),
+            resources: BTreeMap::new(),
+            remote: String::new(),
+            last_complaint: None,
+        }
+    }
+
+    /// Takes one event and answers with the actions to execute, in order.
+    /// `now_ms`: monotonic clock; `wall_ms`: milliseconds since 1970, used for the interval of `maxloop` only.
+    pub fn handle(&mut self, now_ms: u64, wall_ms: u64, event: Event) -> Vec<Action> {
+        self.now = self.now.max(now_ms);
+        self.wall = wall_ms;
+        self.learn(event);
+        self.watch_stream();
+        self.exclude_beside();
+        // Each pass either starts a job or changes the state; the bound only guards against a mistake in the rules.
+        for _ in 0..64 {
+            if !self.advance() {
+                break;
+            }
+        }
+        self.watch_stream();
+        self.exclude_beside();
+        self.publish();
+        self.show();
+        std::mem::take(&mut self.out)
+    }
+
+    /// When [`Event::Tick`] must come at the latest (monotonic ms), and why.
+    pub fn poll_timeout(&self) -> Option<(u64, &'static str)> {
+        [
+            (self.stream_deadline.filter(|_| !self.outdate_wanted), "lost replication stream"),
+            (self.swap_deadline, "answer to the swap"),
+            (self.vip_retry.filter(|_| self.state.name == StateName::Wait), "retry of the virtual address"),
+        ]
+        .into_iter()
+        .filter_map(|(at, why)| at.map(|at| (at, why)))
+        .min()
+    }
+
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// Name of the rule that keeps the module in WAIT.
+    pub fn rule(&self) -> Option<&str> {
+        self.rule.as_deref()
+    }
+
+    /// What the peer is told.
+    pub fn published(&self) -> Published {
+        let report = self.replica.as_ref().filter(|_| self.settings.replicated);
+        let mut lineage = report.map(|r| r.lineage.clone()).unwrap_or_default();
+        lineage.0.truncate(EPOCHS_PUBLISHED);
+        Published {
+            state: self.state,
+            incarnation: self.incarnation,
+            standing: report.map_or(Standing::Blank, |r| r.standing),
+            lineage,
+            position: report.map_or(0, |r| r.position),
+            was_primary: self.persisted.was_primary,
+            alone_from_prim: self.state.name == StateName::Alone && self.alone_from_prim,
+            leaving: self.leaving,
+            handover: self.handover,
+            swap_wanted: self.swap_wanted,
+            outdate_wanted: self.outdate_wanted,
+            outdate_done: self.outdate_done,
+            degraded: self.degraded,
+        }
+    }
+
+    pub fn persisted(&self) -> &Persisted {
+        &self.persisted
+    }
+
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// What the peer last said; None while it is silent.
+    pub fn peer(&self) -> Option<&Published> {
+        self.peer.as_ref().filter(|_| self.reach == Reach::Up)
+    }
+
+    /// `uptodate`, `not uptodate`, `degraded`, or `none` for a module without replicated directories.
+    pub fn data_state(&self) -> &'static str {
+        if !self.settings.replicated {
+            "none"
+        } else if self.degraded {
+            "degraded"
+        } else if self.up_to_date() {
+            "uptodate"
+        } else {
+            "not uptodate"
+        }
+    }
+
+    /// Whether the limit of automatic actions is reached inside the present interval (`checkloop`).
+    pub fn loop_reached(&self) -> bool {
+        self.settings.loop_interval_ms > 0
+            && self.loop_interval_running()
+            && self.persisted.loop_count >= self.settings.max_loop
+    }
+
+    /// A stopped or waiting replica that is only `paired` cannot know whether its peer went on.
+    fn up_to_date(&self) -> bool {
+        match self.standing() {
+            Standing::Alone => true,
+            Standing::Paired => !matches!(self.state.name, StateName::Stop | StateName::Wait),
+            _ => false,
+        }
+    }
+
+    fn standing(&self) -> Standing {
+        self.replica.as_ref().map_or(Standing::Blank, |r| r.standing)
+    }
+
+    fn own_lineage(&self) -> Lineage {
+        self.replica.as_ref().map(|r| r.lineage.clone()).unwrap_or_default()
+    }
+
+    fn stream(&self) -> ReplicaPeer {
+        self.replica.as_ref().map_or(ReplicaPeer::Absent, |r| r.peer)
+    }
+
+    /// The engine acknowledges only together with the peer.
+    fn serves_paired(&self) -> bool {
+        self.settings.replicated
+            && !self.degraded
+            && self.replica.as_ref().is_some_and(|r| r.role == ReplicaRole::Primary && r.standing == Standing::Paired)
+    }
+
+    fn peer_view(&self) -> Peer<'_> {
+        match (self.reach, &self.peer) {
+            (Reach::Up, Some(peer)) => Peer::Present(peer),
+            (Reach::Down, _) => Peer::Absent,
+            _ => Peer::Unknown,
+        }
+    }
+
+    /// Why the peer cannot be our partner any more, as the log says it; None while it may be.
+    fn peer_gone(&self) -> Option<&'static str> {
+        let Some(peer) = &self.peer else {
+            return (self.reach == Reach::Down).then_some("no heartbeat");
+        };
+        match (self.reach, peer.state.name) {
+            (Reach::Down, _) => Some("no heartbeat"),
+            _ if peer.leaving => Some("remote stop"),
+            (_, StateName::Stop) => Some("remote stop"),
+            (_, StateName::Wait) => {
+                // A primary whose stream is alive has only not heard yet that the peer became SECOND.
+                let following = self.state.name.serves()
+                    && self.settings.replicated
+                    && (matches!(self.stream(), ReplicaPeer::InSync | ReplicaPeer::Syncing)
+                        || !self.heard_since_paired);
+                (!following).then_some("remote stop")
+            }
+            _ => None,
+        }
+    }
+
+    fn log(&mut self, level: char, from: &str, message: impl Into<String>) {
+        self.out.push(Action::Log { level, from: from.to_owned(), message: message.into() });
+    }
+
+    /// The operator who waits for an answer gets it, and the log says the same.
+    fn refuse(&mut self, error: impl Into<String>, hint: &str) {
+        let error = error.into();
+        self.log('C', "heart", error.clone());
+        self.out.push(Action::Refuse { error, hint: hint.to_owned() });
+    }
+
+    fn persist(&mut self) {
+        self.out.push(Action::Persist { core: self.persisted.clone() });
+    }
+
+    fn set_state(&mut self, state: State, rule: Option<&str>) {
+        let rule = rule.map(str::to_owned);
+        if self.state == state && self.rule == rule {
+            return;
+        }
+        let was = self.state;
+        self.state = state;
+        self.rule = rule;
+        match state.name {
+            StateName::Alone if was.name != StateName::Alone => self.alone_from_prim = was.name == StateName::Prim,
+            StateName::Second if was.name != StateName::Second => self.synced = self.handover,
+            _ => {}
+        }
+        if state.name != StateName::Second {
+            self.handover = false;
+            self.swap_wanted = false;
+            self.outdate_done = false;
+        }
+        if !state.name.serves() {
+            self.outdate_wanted = false;
+            self.stream_deadline = None;
+        }
+        let primary = match state.name {
+            StateName::Alone | StateName::Prim => true,
+            StateName::Second => false,
+            StateName::Wait | StateName::Stop => self.persisted.was_primary,
+        };
+        if primary != self.persisted.was_primary {
+            self.persisted.was_primary = primary;
+            self.persist();
+        }
+        self.out.push(Action::StateChanged { state, rule: self.rule.clone() });
+        self.publish();
+    }
+
+    fn publish(&mut self) {
+        // Before the engine's first snapshot our standing is unknown: saying "blank" could let an older peer serve.
+        if !self.publishing || (self.settings.replicated && !self.replica_fresh) {
+            return;
+        }
+        let state = self.published();
+        if self.published.as_ref() != Some(&state) {
+            self.published = Some(state.clone());
+            self.out.push(Action::Publish { state });
+        }
+    }
+
+    /// Resources that follow from the facts.
+    fn show(&mut self) {
+        let mut wanted = vec![("state.local", self.state.to_string())];
+        if !self.remote.is_empty() {
+            wanted.push(("state.remote", self.remote.clone()));
+        }
+        let word = |up: bool| if up { "up" } else { "down" }.to_owned();
+        if self.settings.replicated && self.replica.is_some() {
+            wanted.push(("rfs.uptodate", word(self.up_to_date())));
+            wanted.push(("rfs.degraded", word(self.degraded)));
+        }
+        wanted.push(("heart.maxloop", self.loop_reached().to_string()));
+        for (name, value) in wanted {
+            if self.resources.get(name) != Some(&value) {
+                self.resources.insert(name.to_owned(), value.clone());
+                self.out.push(Action::Resource { name: name.to_owned(), value });
+            }
+        }
+    }
+
+    fn id(&mut self) -> u64 {
+        let id = self.next_id;
+        self.next_id += 1;
+        id
+    }
+
+    fn failover(&self) -> bool {
+        self.persisted.failover_override.unwrap_or(self.settings.failover)
+    }
+}
