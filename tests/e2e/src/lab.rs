@@ -18,15 +18,6 @@ pub fn scripts() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts")
 }
 
-/// Whether scenarios that need root and a minute each shall run: `SK_LAB=1`.
-pub fn wanted() -> bool {
-    let wanted = std::env::var_os("SK_LAB").is_some_and(|value| value == "1");
-    if !wanted {
-        eprintln!("skipped: needs root and time; run it with SK_LAB=1");
-    }
-    wanted
-}
-
 impl Lab {
     /// Makes and boots `nodes` nodes in a lab of a name nobody else has.
     pub fn up(purpose: &str, nodes: u32) -> Result<Self> {
@@ -93,6 +84,13 @@ impl Lab {
     /// The content of a file of a host. `None`: the host is off, or there is no such file.
     pub fn read(&self, host: &str, path: &str) -> Option<String> {
         std::fs::read_to_string(self.path(host, path)?).ok()
+    }
+
+    /// Puts the PostgreSQL template, unfilled, on node1 as the module `template`.
+    pub fn push_template(&self) -> Result<()> {
+        let template = scripts().join("modules/postgresql");
+        self.run(&["push", "node1", &template.to_string_lossy(), "/etc/sk/modules/template"])?;
+        Ok(())
     }
 
     /// Pids, as the host counts them, of the processes whose command line matches the extended regular expression.

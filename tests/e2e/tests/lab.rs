@@ -1,7 +1,7 @@
 //! Is the lab what it claims to be: cables, power cords, disks that forget, nothing left behind?
 
 use anyhow::{Result, ensure};
-use e2e::lab::{Lab, scripts, wanted};
+use e2e::lab::{Lab, scripts};
 use e2e::wait;
 use std::fmt::Write;
 use std::os::unix::fs::PermissionsExt;
@@ -31,10 +31,8 @@ fn reaches(lab: &Lab, from: &str, to: &str) -> Result<bool> {
 }
 
 #[test]
+#[ignore = "needs root and a lab: scripts/test, or cargo nextest run -p e2e --run-ignored all"]
 fn two_labs_side_by_side_do_not_meet() -> Result<()> {
-    if !wanted() {
-        return Ok(());
-    }
     let (one, two) = (Lab::up("side", 2)?, Lab::up("side", 1)?);
     ensure!(one.address("node1", "prod")? != two.address("node1", "prod")?, "the same address in two labs");
     for host in ["node2", "client", "witness", "node2-repl"] {
@@ -52,10 +50,8 @@ fn two_labs_side_by_side_do_not_meet() -> Result<()> {
 }
 
 #[test]
+#[ignore = "needs root and a lab: scripts/test, or cargo nextest run -p e2e --run-ignored all"]
 fn cables_are_cut_per_direction_and_network() -> Result<()> {
-    if !wanted() {
-        return Ok(());
-    }
     let lab = Lab::up("cables", 2)?;
     ensure!(reaches(&lab, "node1", "node2")? && reaches(&lab, "node2", "node1")?, "not connected at first");
     lab.run(&["cut", "node1", "node2", "--one-way", "--net", "prod"])?;
@@ -73,10 +69,8 @@ fn cables_are_cut_per_direction_and_network() -> Result<()> {
 }
 
 #[test]
+#[ignore = "needs root and a lab: scripts/test, or cargo nextest run -p e2e --run-ignored all"]
 fn a_power_failure_loses_what_was_not_synced_and_nothing_else() -> Result<()> {
-    if !wanted() {
-        return Ok(());
-    }
     let lab = Lab::up("power", 1)?;
     lab.sh(
         "node1",
@@ -97,10 +91,8 @@ fn a_power_failure_loses_what_was_not_synced_and_nothing_else() -> Result<()> {
 }
 
 #[test]
+#[ignore = "needs root and a lab: scripts/test, or cargo nextest run -p e2e --run-ignored all"]
 fn a_paused_host_does_nothing_until_it_is_resumed() -> Result<()> {
-    if !wanted() {
-        return Ok(());
-    }
     let lab = Lab::up("pause", 1)?;
     let mut counting = lab.spawn("node1", &["sh", "-c", "while :; do echo x >> /srv/count; sleep 0.01; done"])?;
     let count = || lab.read("node1", "/srv/count").map_or(0, |text| text.len());
@@ -130,10 +122,8 @@ fn a_paused_host_does_nothing_until_it_is_resumed() -> Result<()> {
 }
 
 #[test]
+#[ignore = "needs root and a lab: scripts/test, or cargo nextest run -p e2e --run-ignored all"]
 fn down_leaves_nothing_behind() -> Result<()> {
-    if !wanted() {
-        return Ok(());
-    }
     let traces = |name: &str| -> Result<String> {
         let line = "grep -F \"$0\" /proc/mounts; losetup -a | grep -F \"$0\"; ip netns list | grep -F \"$0\"; \
             ls -d /run/sk-lab/\"$0\" /var/tmp/sk-lab/\"$0\" 2>/dev/null; true";
@@ -175,10 +165,8 @@ fn down_leaves_nothing_behind() -> Result<()> {
 }
 
 #[test]
+#[ignore = "needs root and a lab: scripts/test, or cargo nextest run -p e2e --run-ignored all"]
 fn wrong_usage_is_refused() -> Result<()> {
-    if !wanted() {
-        return Ok(());
-    }
     let lab = |arguments: &[&str]| -> Result<Option<i32>> {
         Ok(Command::new(scripts().join("lab")).args(arguments).output()?.status.code())
     };
