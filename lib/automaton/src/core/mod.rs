@@ -211,6 +211,11 @@ impl Core {
         }
     }
 
+    /// A transition runs, or an order waits for its end.
+    pub fn is_busy(&self) -> bool {
+        self.job.is_some() || self.stop_request.is_some() || !self.commands.is_empty()
+    }
+
     pub fn persisted(&self) -> &Persisted {
         &self.persisted
     }
