@@ -1,1 +1,17 @@
-//! See docs/architecture.md.
+//! How does a node own an address: addresses and links through netlink, ARP and neighbour discovery through packet sockets.
+//!
+//! Nothing here decides what to own; the netlink crates are used from [`rtnl`] and [`diag`] alone.
+
+pub mod announce;
+pub mod choose;
+pub mod diag;
+pub mod error;
+pub mod frame;
+pub mod packet;
+pub mod prefer;
+pub mod probe;
+pub mod rtnl;
+pub mod types;
+
+pub use error::NetError;
+pub use types::{Address, Link, Mac, Subnet};
