@@ -92,41 +92,132 @@ pub struct SetAttr {
 /// A request, borrowed from its buffer. `fh` None: the kernel named no handle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Call<'a> {
-    Lookup { name: &'a [u8] },
-    Forget { nlookup: u64 },
-    BatchForget { items: &'a [u8] },
-    GetAttr { fh: Option<u64> },
+    Lookup {
+        name: &'a [u8],
+    },
+    Forget {
+        nlookup: u64,
+    },
+    BatchForget {
+        items: &'a [u8],
+    },
+    GetAttr {
+        fh: Option<u64>,
+    },
     SetAttr(SetAttr),
     ReadLink,
-    Symlink { name: &'a [u8], target: &'a [u8] },
-    MkNod { name: &'a [u8], mode: u32, rdev: u32, umask: u32 },
-    MkDir { name: &'a [u8], mode: u32, umask: u32 },
-    Unlink { name: &'a [u8] },
-    RmDir { name: &'a [u8] },
-    Rename { name: &'a [u8], new_parent: u64, new_name: &'a [u8], flags: u32 },
-    Link { from: u64, name: &'a [u8] },
-    Open { flags: u32, open_flags: u32 },
-    Create { name: &'a [u8], flags: u32, mode: u32, umask: u32, open_flags: u32 },
-    Read { fh: u64, offset: u64, size: u32 },
-    Write { fh: u64, offset: u64, write_flags: u32, data: &'a [u8] },
+    Symlink {
+        name: &'a [u8],
+        target: &'a [u8],
+    },
+    MkNod {
+        name: &'a [u8],
+        mode: u32,
+        rdev: u32,
+        umask: u32,
+    },
+    MkDir {
+        name: &'a [u8],
+        mode: u32,
+        umask: u32,
+    },
+    Unlink {
+        name: &'a [u8],
+    },
+    RmDir {
+        name: &'a [u8],
+    },
+    Rename {
+        name: &'a [u8],
+        new_parent: u64,
+        new_name: &'a [u8],
+        flags: u32,
+    },
+    Link {
+        from: u64,
+        name: &'a [u8],
+    },
+    Open {
+        flags: u32,
+        open_flags: u32,
+    },
+    Create {
+        name: &'a [u8],
+        flags: u32,
+        mode: u32,
+        umask: u32,
+        open_flags: u32,
+    },
+    Read {
+        fh: u64,
+        offset: u64,
+        size: u32,
+    },
+    Write {
+        fh: u64,
+        offset: u64,
+        write_flags: u32,
+        data: &'a [u8],
+    },
     StatFs,
-    Release { fh: u64 },
-    FSync { fh: u64, data_only: bool },
-    SetXattr { name: &'a [u8], value: &'a [u8], flags: u32, kill_sgid: bool },
-    GetXattr { name: &'a [u8], size: u32 },
-    ListXattr { size: u32 },
-    RemoveXattr { name: &'a [u8] },
+    Release {
+        fh: u64,
+    },
+    FSync {
+        fh: u64,
+        data_only: bool,
+    },
+    SetXattr {
+        name: &'a [u8],
+        value: &'a [u8],
+        flags: u32,
+        kill_sgid: bool,
+    },
+    GetXattr {
+        name: &'a [u8],
+        size: u32,
+    },
+    ListXattr {
+        size: u32,
+    },
+    RemoveXattr {
+        name: &'a [u8],
+    },
     Flush,
-    Init { major: u32, minor: u32, max_readahead: u32, flags: u32 },
+    Init {
+        major: u32,
+        minor: u32,
+        max_readahead: u32,
+        flags: u32,
+    },
     OpenDir,
-    ReadDir { fh: u64, offset: u64, size: u32, plus: bool },
-    ReleaseDir { fh: u64 },
-    FSyncDir { fh: u64, data_only: bool },
+    ReadDir {
+        fh: u64,
+        offset: u64,
+        size: u32,
+        plus: bool,
+    },
+    ReleaseDir {
+        fh: u64,
+    },
+    FSyncDir {
+        fh: u64,
+        data_only: bool,
+    },
     Interrupt,
     Destroy,
     Ioctl,
-    Fallocate { fh: u64, offset: u64, length: u64, mode: u32 },
-    LSeek { fh: u64, offset: u64, whence: u32 },
+    Fallocate {
+        fh: u64,
+        offset: u64,
+        length: u64,
+        mode: u32,
+    },
+    LSeek {
+        fh: u64,
+        offset: u64,
+        whence: u32,
+    },
     /// Not implemented: the kernel falls back or refuses.
     Other(u32),
 }
@@ -245,7 +336,12 @@ fn parse_call<'a>(opcode: u32, mut c: Cursor<'a>, setxattr_ext: bool) -> Result<
             let (size, flags) = (c.u32()?, c.u32()?);
             let extra = if setxattr_ext { (c.u32()?, c.u32()?).0 } else { 0 };
             let name = c.text()?;
-            Call::SetXattr { name, flags, value: c.take(size as usize)?, kill_sgid: extra & SETXATTR_ACL_KILL_SGID != 0 }
+            Call::SetXattr {
+                name,
+                flags,
+                value: c.take(size as usize)?,
+                kill_sgid: extra & SETXATTR_ACL_KILL_SGID != 0,
+            }
         }
         22 => {
             let size = c.u32()?;

@@ -56,9 +56,10 @@ fn inspect(proc: &Path, path: &Path, wanted: Use) -> Option<String> {
             continue;
         }
         let info = std::fs::read_to_string(proc.join("fdinfo").join(entry.file_name())).unwrap_or_default();
-        let flags = info.lines().find_map(|l| l.strip_prefix("flags:")).map_or(0, |f| {
-            u32::from_str_radix(f.trim(), 8).unwrap_or(0)
-        });
+        let flags = info
+            .lines()
+            .find_map(|l| l.strip_prefix("flags:"))
+            .map_or(0, |f| u32::from_str_radix(f.trim(), 8).unwrap_or(0));
         let directory = std::fs::metadata(entry.path()).is_ok_and(|m| m.is_dir());
         // The descriptor by which a directory is served beneath its mount is O_PATH, and kept by the process that started us.
         if wanted == Use::Any || flags & O_PATH == 0 && (directory || flags & 3 != 0) {

@@ -1,9 +1,8 @@
 //! How does a directory become our mount, and a plain directory again?
 
-use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags};
@@ -44,13 +43,6 @@ pub fn connected(fuse: BorrowedFd<'_>) -> bool {
     let mut fds = [PollFd::from_borrowed_fd(fuse, PollFlags::IN)];
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
     rustix::event::poll(&mut fds, Some(&now)).is_ok() && !fds[0].revents().intersects(PollFlags::ERR | PollFlags::NVAL)
-}
-
-/// Waits until a request can be read, at most so many seconds.
-pub fn readable(fuse: BorrowedFd<'_>, seconds: i64) -> bool {
-    let mut fds = [PollFd::from_borrowed_fd(fuse.as_fd(), PollFlags::IN)];
-    let limit = Timespec { tv_sec: seconds, tv_nsec: 0 };
-    rustix::event::poll(&mut fds, Some(&limit)).is_ok() && fds[0].revents().contains(PollFlags::IN)
 }
 
 /// How many of our mounts lie over exactly this path.
@@ -115,11 +107,6 @@ pub fn clear_stale(path: &Path) -> io::Result<()> {
         abort(path)?;
     }
     Ok(())
-}
-
-/// `path` for system calls.
-pub fn c_path(path: &Path) -> io::Result<CString> {
-    Ok(CString::new(path.as_os_str().as_bytes())?)
 }
 
 #[cfg(test)]

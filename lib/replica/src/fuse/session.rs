@@ -48,8 +48,8 @@ impl Request {
 /// What becomes of a request.
 pub enum Outcome {
     Reply(Body),
-    /// The reply is what the handler put into the scratch buffer.
-    Scratch,
+    /// The reply is this many bytes at the beginning of the scratch buffer.
+    Scratch(usize),
     Error(i32),
     /// The kernel expects no answer.
     Silent,
@@ -83,6 +83,7 @@ pub struct Session {
     idle: AtomicUsize,
     threads: AtomicUsize,
     ended: AtomicBool,
+    refused: Mutex<Option<(u32, u32)>>,
 }
 
 impl Session {
@@ -97,6 +98,7 @@ impl Session {
             idle: AtomicUsize::new(0),
             threads: AtomicUsize::new(0),
             ended: AtomicBool::new(false),
+            refused: Mutex::default(),
         })
     }
 
@@ -189,17 +191,20 @@ impl Session {
 
     fn attempt(self: &Arc<Self>, request: Request, scratch: &mut Vec<u8>) {
         let token = self.parking().resumes;
-        scratch.clear();
         let outcome = match (request.progress(), abi::parse(request.slot.bytes(), self.setxattr_ext())) {
             (Progress::Failed(errno), _) => Outcome::Error(errno),
-            (_, Ok((_, Call::Init { major, minor, max_readahead, flags }))) => self.init(major, minor, max_readahead, flags),
+            (_, Ok((_, Call::Init { major, minor, max_readahead, flags }))) => {
+                self.init(major, minor, max_readahead, flags)
+            }
             (_, Ok((_, call))) => self.handler.handle(self, &request, call, scratch),
             (_, Err(abi::Malformed)) => Outcome::Error(libc::EINVAL),
         };
         let Request { slot, header, .. } = &request;
         match outcome {
             Outcome::Reply(body) => answer(&self.fuse, header.unique, 0, &body.0),
-            Outcome::Scratch => answer(&self.fuse, header.unique, 0, scratch),
+            Outcome::Scratch(length) => {
+                answer(&self.fuse, header.unique, 0, scratch.get(..length).unwrap_or_default());
+            }
             Outcome::Error(errno) => {
                 slot.failed(errno);
                 answer(&self.fuse, header.unique, errno, &[]);
@@ -226,6 +231,7 @@ impl Session {
 
     fn init(&self, major: u32, minor: u32, max_readahead: u32, flags: u32) -> Outcome {
         if major != 7 || minor < OLDEST_MINOR {
+            *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = Some((major, minor));
             return Outcome::Error(libc::EPROTO);
         }
         let flags = flags & flag::WANTED;
@@ -243,6 +249,11 @@ impl Session {
             parking.due = true;
             self.unparked.notify_all();
         }
+    }
+
+    /// The kernel's protocol version, if it was refused.
+    pub fn refused(&self) -> Option<(u32, u32)> {
+        *self.refused.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Number of parked requests.

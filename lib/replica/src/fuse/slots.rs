@@ -131,7 +131,8 @@ impl Pool {
         self.header().generation.fetch_add(1, Ordering::AcqRel);
         let free = (0..COUNT as u32).rev().filter(|n| !busy.contains(n)).collect();
         // SAFETY: inside our mapping; populating does not change content. Older kernels refuse: then pages come when touched.
-        let _ = unsafe { rustix::mm::madvise(self.base.as_ptr().cast(), PAGE + HOT * SLOT, Advice::LinuxPopulateWrite) };
+        let _ =
+            unsafe { rustix::mm::madvise(self.base.as_ptr().cast(), PAGE + HOT * SLOT, Advice::LinuxPopulateWrite) };
         *self.free.lock().unwrap_or_else(PoisonError::into_inner) = free;
         Ok(Arc::new(self))
     }
@@ -207,7 +208,8 @@ impl Slot {
         // Here and not when it is freed: a request that was answered must never look as if it had yet to be applied.
         self.pool.words(self.number).progress.store(0, Ordering::Release);
         // SAFETY: the slot is ours alone, and the range lies inside it.
-        let space = unsafe { std::slice::from_raw_parts_mut(self.pool.slot_base(self.number).add(WORDS), SLOT - WORDS) };
+        let space =
+            unsafe { std::slice::from_raw_parts_mut(self.pool.slot_base(self.number).add(WORDS), SLOT - WORDS) };
         rustix::io::read(fuse, space)
     }
 

@@ -1,0 +1,379 @@
+//! What do all requests share: locks, the way to the object beneath the mount, and the way of a change to the recorder?
+//!
+//! Order of locks: namespace (exclusive for changes of names, shared otherwise), then one inode, then the table of nodes, which is
+//! never held during a system call. [`Recorder::enter`] is asked with the first two held, so that the time between enter and leave is
+//! no longer than the change itself.
+
+use std::cell::Cell;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, Stat};
+use rustix::io::Errno;
+
+use super::handles::{Handle, Handles};
+use super::nodes::{Nodes, Place};
+use super::spec::{Excludes, Keeper};
+use crate::fuse::abi::{Attr, Body, Call, ROOT_ID};
+use crate::fuse::session::{Handler, Outcome, Request, Session};
+use crate::fuse::slots::Progress;
+use crate::op::{Op, RelPath, Time};
+use crate::recorder::{Admission, Position, Recorder};
+
+/// Locks of inodes; two inodes may share one.
+const STRIPES: usize = 1024;
+
+/// How every path component beneath the root is resolved.
+pub(super) const BENEATH: ResolveFlags = ResolveFlags::BENEATH
+    .union(ResolveFlags::NO_XDEV)
+    .union(ResolveFlags::NO_SYMLINKS)
+    .union(ResolveFlags::NO_MAGICLINKS);
+
+pub(super) type Done = Result<Outcome, Errno>;
+
+/// An object beneath the mount, as system calls reach it.
+pub(super) enum Target {
+    /// A name in a directory.
+    At(Arc<OwnedFd>, Box<[u8]>),
+    /// The object itself, through an `O_PATH` descriptor.
+    Itself(Arc<OwnedFd>),
+}
+
+pub(super) struct Core {
+    pub dir: u16,
+    pub path: PathBuf,
+    pub root: Arc<OwnedFd>,
+    pub root_ino: u64,
+    pub device: u64,
+    names: RwLock<()>,
+    stripes: Vec<Mutex<()>>,
+    nodes: Mutex<Nodes>,
+    pub handles: Handles,
+    pub recorder: Arc<dyn Recorder>,
+    pub keeper: Option<Arc<dyn Keeper>>,
+    pub excludes: Option<Excludes>,
+    /// A former worker served this mount: the kernel knows objects and handles that we do not.
+    pub resumed: bool,
+}
+
+thread_local! {
+    /// The core whose namespace lock this thread holds exclusively by `with_names`.
+    static OWNER: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Calls [`Recorder::leave`] when dropped.
+struct Inside<'a>(&'a dyn Recorder);
+
+impl Drop for Inside<'_> {
+    fn drop(&mut self) {
+        self.0.leave();
+    }
+}
+
+impl Core {
+    pub fn new(
+        spec: (u16, PathBuf, Option<Excludes>, Arc<dyn Recorder>, Option<Arc<dyn Keeper>>),
+        root: Arc<OwnedFd>,
+        stat: &Stat,
+        generation: u64,
+    ) -> Self {
+        let (dir, path, excludes, recorder, keeper) = spec;
+        Self {
+            dir,
+            path,
+            root,
+            root_ino: stat.st_ino,
+            device: stat.st_dev,
+            names: RwLock::default(),
+            stripes: (0..STRIPES).map(|_| Mutex::default()).collect(),
+            nodes: Mutex::new(Nodes::new(stat.st_ino)),
+            handles: Handles::new(generation),
+            recorder,
+            keeper,
+            excludes,
+            resumed: generation > 1,
+        }
+    }
+
+    pub fn nodes(&self) -> MutexGuard<'_, Nodes> {
+        self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn names_shared(&self) -> RwLockReadGuard<'_, ()> {
+        self.names.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn names_exclusive(&self) -> RwLockWriteGuard<'_, ()> {
+        self.names.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn inode(&self, ino: u64) -> MutexGuard<'_, ()> {
+        // STRIPES locks exist, and the remainder is smaller.
+        self.stripes[(ino % STRIPES as u64) as usize].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn with_names(&self, step: &mut dyn FnMut()) {
+        let guard = self.names_exclusive();
+        let before = OWNER.replace(std::ptr::from_ref(self) as usize);
+        step();
+        OWNER.set(before);
+        drop(guard);
+    }
+
+    pub fn with_file(&self, ino: u64, step: &mut dyn FnMut()) {
+        let owner = OWNER.get() == std::ptr::from_ref(self) as usize;
+        let names = (!owner).then(|| self.names_shared());
+        let inode = self.inode(ino);
+        step();
+        drop(inode);
+        drop(names);
+    }
+
+    /// Inode number of a node of the kernel, and back.
+    pub fn ino(&self, nodeid: u64) -> u64 {
+        if nodeid == ROOT_ID { self.root_ino } else { nodeid }
+    }
+
+    pub fn nodeid(&self, ino: u64) -> u64 {
+        if ino == self.root_ino { ROOT_ID } else { ino }
+    }
+
+    /// Where the object is. The namespace lock is held.
+    pub fn target(&self, ino: u64) -> Result<Target, Errno> {
+        let mut place = self.nodes().place(ino);
+        if matches!(place, Place::Unknown) {
+            self.recover(ino)?;
+            place = self.nodes().place(ino);
+        }
+        match place {
+            Place::Root => Ok(Target::Itself(Arc::clone(&self.root))),
+            Place::Orphan(fd) => Ok(Target::Itself(fd)),
+            Place::Named(parent, name) => Ok(Target::At(self.directory(parent)?, name)),
+            Place::Unknown => Err(Errno::STALE),
+        }
+    }
+
+    /// `O_PATH` descriptor of a directory. The namespace lock is held.
+    pub fn directory(&self, ino: u64) -> Result<Arc<OwnedFd>, Errno> {
+        if ino == self.root_ino {
+            return Ok(Arc::clone(&self.root));
+        }
+        if let Some(fd) = self.nodes().directory(ino) {
+            return Ok(fd);
+        }
+        match self.target(ino)? {
+            Target::Itself(fd) => Ok(fd),
+            Target::At(parent, name) => {
+                let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let fd = Arc::new(rustix::fs::openat2(&parent, &*name, flags, Mode::empty(), BENEATH)?);
+                self.nodes().set_directory(ino, Arc::clone(&fd));
+                Ok(fd)
+            }
+        }
+    }
+
+    /// The object itself, for calls that need no more than a reference to it.
+    pub fn reference(&self, ino: u64) -> Result<Arc<OwnedFd>, Errno> {
+        match self.target(ino)? {
+            Target::Itself(fd) => Ok(fd),
+            Target::At(parent, name) => {
+                let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let fd = rustix::fs::openat(&parent, &*name, flags, Mode::empty())?;
+                if rustix::fs::fstat(&fd)?.st_ino == ino { Ok(Arc::new(fd)) } else { Err(Errno::STALE) }
+            }
+        }
+    }
+
+    pub fn stat(&self, ino: u64) -> Result<Stat, Errno> {
+        let stat = match self.target(ino)? {
+            Target::Itself(fd) => rustix::fs::fstat(&fd)?,
+            Target::At(parent, name) => rustix::fs::statat(&parent, &*name, AtFlags::SYMLINK_NOFOLLOW)?,
+        };
+        if stat.st_ino == ino { Ok(stat) } else { Err(Errno::STALE) }
+    }
+
+    /// Opens a file or directory. The namespace lock is held.
+    pub fn open(&self, ino: u64, flags: OFlags) -> Result<OwnedFd, Errno> {
+        let flags = flags | OFlags::CLOEXEC;
+        match self.target(ino)? {
+            Target::Itself(fd) if ino == self.root_ino => rustix::fs::openat(&fd, ".", flags, Mode::empty()),
+            Target::Itself(fd) => rustix::fs::open(proc_path(&fd), flags, Mode::empty()),
+            Target::At(parent, name) => rustix::fs::openat(&parent, &*name, flags | OFlags::NOFOLLOW, Mode::empty()),
+        }
+    }
+
+    /// The handle of a request; one that a former worker gave out is opened again. The namespace lock is held.
+    pub fn handle(&self, fh: u64, nodeid: u64) -> Result<Arc<Handle>, Errno> {
+        if let Some(handle) = self.handles.get(fh) {
+            return Ok(handle);
+        }
+        let ino = self.ino(nodeid);
+        let fd = match self.open(ino, OFlags::RDWR | OFlags::NONBLOCK) {
+            Err(Errno::ISDIR) => self.open(ino, OFlags::RDONLY | OFlags::DIRECTORY)?,
+            Err(Errno::ACCESS | Errno::PERM | Errno::ROFS | Errno::TXTBSY) => self.open(ino, OFlags::RDONLY)?,
+            other => other?,
+        };
+        self.nodes().opened(ino);
+        Ok(self.handles.restore(fh, ino, fd))
+    }
+
+    /// Where operations name the object: None when it is excluded, or has no name any more. The namespace lock is held.
+    pub fn recorded_path(&self, ino: u64) -> Result<Option<RelPath>, Errno> {
+        // Settles what the table does not know; also reports what is gone for good.
+        if matches!(self.target(ino)?, Target::Itself(_)) && ino != self.root_ino {
+            return Ok(None);
+        }
+        let path = self.nodes().path(ino).ok_or(Errno::NAMETOOLONG)?;
+        Ok((!self.excluded(&path)).then_some(path))
+    }
+
+    /// Path of a name in a directory. The namespace lock is held.
+    pub fn path_of(&self, parent: u64, name: &[u8]) -> Result<RelPath, Errno> {
+        self.target(parent)?;
+        let path = self.nodes().path(parent).ok_or(Errno::NAMETOOLONG)?;
+        RelPath::new(path.join(name).as_bytes()).ok_or(Errno::NAMETOOLONG)
+    }
+
+    pub fn excluded(&self, path: &RelPath) -> bool {
+        self.excludes.as_ref().is_some_and(|matches| matches(path))
+    }
+
+    /// Runs a change if changes may go on now, with the locks it needs held by the caller.
+    pub fn change(&self, bytes: usize, step: impl FnOnce() -> Done) -> Done {
+        match self.recorder.enter(bytes) {
+            Admission::Park => Ok(Outcome::Park),
+            Admission::Go => {
+                let inside = Inside(&*self.recorder);
+                let outcome = step();
+                drop(inside);
+                outcome
+            }
+        }
+    }
+
+    /// Records an operation, unless there is none to record, and remembers in the slot that the request is done.
+    pub fn record(&self, request: &Request, op: Option<(&Op, &[u8])>) -> Option<Position> {
+        let position = op.map(|(op, payload)| self.recorder.record(op, payload));
+        request.done(position.map_or(0, |p| p + 1));
+        position
+    }
+
+    /// The answer to a change.
+    pub fn changed(&self, position: Option<Position>, body: Body) -> Outcome {
+        match position {
+            Some(position) if self.recorder.every_change_waits() => Outcome::After(position, body),
+            _ => Outcome::Reply(body),
+        }
+    }
+
+    /// For a replayed request that was completely done: the position of its operation, if it had one.
+    pub fn already(request: &Request) -> Option<Option<Position>> {
+        match request.progress() {
+            Progress::Done(p) => Some(p.checked_sub(1)),
+            _ => None,
+        }
+    }
+
+    pub fn attr(&self, stat: &Stat) -> Attr {
+        Attr {
+            ino: stat.st_ino,
+            size: stat.st_size.cast_unsigned(),
+            blocks: stat.st_blocks.cast_unsigned(),
+            atime: (stat.st_atime, stat.st_atime_nsec as u32),
+            mtime: (stat.st_mtime, stat.st_mtime_nsec as u32),
+            ctime: (stat.st_ctime, stat.st_ctime_nsec as u32),
+            mode: stat.st_mode,
+            nlink: stat.st_nlink as u32,
+            uid: stat.st_uid,
+            gid: stat.st_gid,
+            rdev: encode_device(stat.st_rdev),
+            blksize: stat.st_blksize as u32,
+        }
+    }
+}
+
+impl Handler for Core {
+    fn handle(&self, session: &Arc<Session>, request: &Request, call: Call<'_>, scratch: &mut Vec<u8>) -> Outcome {
+        let node = request.header.nodeid;
+        let done = match call {
+            Call::Lookup { name } => self.lookup(node, name),
+            Call::Forget { nlookup } => self.forget(&[(node, nlookup)]),
+            Call::BatchForget { items } => self.forget(&crate::fuse::abi::forgets(items).collect::<Vec<_>>()),
+            Call::GetAttr { fh } => self.get_attr(node, fh),
+            Call::SetAttr(wish) => self.set_attr(request, &wish),
+            Call::ReadLink => self.read_link(node, scratch),
+            Call::Symlink { .. } | Call::MkNod { .. } | Call::MkDir { .. } | Call::Create { .. } => {
+                self.make(request, call)
+            }
+            Call::Unlink { name } => self.remove(request, name, false),
+            Call::RmDir { name } => self.remove(request, name, true),
+            Call::Rename { name, new_parent, new_name, flags } => {
+                self.rename(request, name, new_parent, new_name, flags)
+            }
+            Call::Link { from, name } => self.link(request, from, name),
+            Call::Open { flags, open_flags } => self.open_file(request, flags, open_flags),
+            Call::Read { fh, offset, size } => self.read(node, fh, offset, size, scratch),
+            Call::Write { fh, offset, write_flags, data } => self.write(request, fh, offset, write_flags, data),
+            Call::StatFs => self.stat_fs(),
+            Call::Release { fh } | Call::ReleaseDir { fh } => self.release(fh),
+            Call::FSync { fh, data_only } => self.sync(session, request, fh, data_only),
+            Call::FSyncDir { fh, data_only } => self.sync_directory(session, request, fh, data_only),
+            Call::SetXattr { name, value, flags, kill_sgid } => self.set_xattr(request, name, value, flags, kill_sgid),
+            Call::GetXattr { name, size } => self.get_xattr(node, name, size, scratch),
+            Call::ListXattr { size } => self.list_xattr(node, size, scratch),
+            Call::RemoveXattr { name } => self.remove_xattr(request, name),
+            Call::OpenDir => self.open_directory(node),
+            Call::ReadDir { fh, offset, size, plus } => self.read_directory(node, fh, offset, size, plus),
+            Call::Fallocate { fh, offset, length, mode } => self.fallocate(request, fh, offset, length, mode),
+            Call::LSeek { fh, offset, whence } => self.seek(node, fh, offset, whence),
+            Call::Interrupt => Ok(Outcome::Silent),
+            Call::Destroy => Ok(Outcome::Reply(Body::new())),
+            Call::Ioctl => Err(Errno::NOTTY),
+            // The kernel never asks again after ENOSYS. FLUSH: nothing is held back here. COPY_FILE_RANGE: it reads and writes instead.
+            // TMPFILE: the application gets EOPNOTSUPP and falls back to a name.
+            Call::Flush | Call::Init { .. } | Call::Other(_) => Err(Errno::NOSYS),
+        };
+        done.unwrap_or_else(|errno| Outcome::Error(errno.raw_os_error()))
+    }
+
+    fn when_acknowledged(&self, position: u64, reply: Box<dyn FnOnce() + Send>) {
+        self.recorder.when_acknowledged(position, reply);
+    }
+}
+
+/// Path that leads to the object of a descriptor, also of an `O_PATH` one.
+pub(super) fn proc_path(fd: &impl AsRawFd) -> String {
+    format!("/proc/self/fd/{}", fd.as_raw_fd())
+}
+
+pub(super) fn mtime(stat: &Stat) -> Time {
+    Time(stat.st_mtime, stat.st_mtime_nsec as u32)
+}
+
+pub(super) fn atime(stat: &Stat) -> Time {
+    Time(stat.st_atime, stat.st_atime_nsec as u32)
+}
+
+/// Device numbers as the FUSE protocol packs them into 32 bits.
+fn encode_device(device: u64) -> u32 {
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    (minor & 0xff) | (major << 8) | ((minor & !0xff) << 12)
+}
+
+pub(super) fn decode_device(packed: u32) -> u64 {
+    rustix::fs::makedev((packed >> 8) & 0xfff, (packed & 0xff) | ((packed >> 12) & 0xf_ff00))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn device_numbers_keep_their_bits() {
+        for (major, minor) in [(0, 0), (8, 1), (259, 70_000), (4095, 1_048_575)] {
+            let device = rustix::fs::makedev(major, minor);
+            assert_eq!(decode_device(encode_device(device)), device);
+        }
+    }
+}
