@@ -42,9 +42,9 @@ pub fn place(
             .ok_or_else(|| NetError::UnknownInterface { name: name.to_owned() })?;
         return Ok(on(link, prefix.unwrap_or(full)));
     }
-    // An orphan of a former life still shows where it was.
-    let orphan = addresses.iter().find(|a| a.ip == address && a.is_orphan_of_ours());
-    match orphan.and_then(|a| links.iter().find(|l| l.index == a.index && !l.loopback).map(|l| (l, a))) {
+    // An orphan of a former life still shows where it was; whether it is one is decided when it is claimed.
+    let present = addresses.iter().find(|a| a.ip == address);
+    match present.and_then(|a| links.iter().find(|l| l.index == a.index && !l.loopback).map(|l| (l, a))) {
         Some((link, own)) => Ok(on(link, prefix.unwrap_or(own.prefix))),
         None => Err(NetError::NoInterface { address }),
     }
@@ -107,10 +107,8 @@ mod tests {
 
     #[test]
     fn an_orphan_shows_where_it_was() {
-        let mut orphan = own(2, "10.7.0.50", 32);
+        let orphan = own(2, "10.7.0.50", 32);
         let links = [link(2, "eth0")];
-        assert!(place(orphan.ip, None, None, &links, std::slice::from_ref(&orphan)).is_err(), "permanent: not ours");
-        orphan.valid_s = Some(3);
         let at = place(orphan.ip, None, None, &links, std::slice::from_ref(&orphan)).unwrap();
         assert_eq!((at.link.name.as_str(), at.prefix), ("eth0", 32));
     }
