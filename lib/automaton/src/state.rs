@@ -116,6 +116,7 @@ pub struct Published {
     pub degraded: bool,
 }
 
+#[allow(clippy::trivially_copy_pass_by_ref)] // the signature is serde's
 fn is_false(value: &bool) -> bool {
     !*value
 }

@@ -1,1 +1,6 @@
-//! Deterministic simulator.
+//! Whole clusters of the real decision cores in one thread, from one seed.
+
+pub mod engine;
+pub mod rng;
+pub mod scenario;
+pub mod world;

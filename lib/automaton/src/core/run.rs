@@ -83,13 +83,12 @@ impl Core {
         if job.wait.is_some() {
             return false;
         }
-        match job.steps.pop_front() {
-            Some(step) => self.run(step),
-            None => {
-                let kind = job.kind;
-                self.job = None;
-                self.job_ended(kind);
-            }
+        if let Some(step) = job.steps.pop_front() {
+            self.run(step);
+        } else {
+            let kind = job.kind;
+            self.job = None;
+            self.job_ended(kind);
         }
         true
     }
@@ -416,7 +415,7 @@ impl Core {
                 _ => true,
             });
             if from != StateName::Wait {
-                self.force_first(&mut steps);
+                Self::force_first(&mut steps);
             }
         }
         self.swap_deadline = None;
@@ -424,7 +423,7 @@ impl Core {
     }
 
     /// Without plain stop scripts the forced ones must run before the address and the directories go.
-    fn force_first(&self, steps: &mut VecDeque<Step>) {
+    fn force_first(steps: &mut VecDeque<Step>) {
         let forced: Vec<Step> =
             steps.iter().filter(|s| matches!(s, Step::Script { force: true, .. })).cloned().collect();
         // After the change of state.

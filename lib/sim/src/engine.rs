@@ -1,0 +1,234 @@
+//! How does the replication engine behave, as far as the core can tell: a model with a disk, a standing and one stream.
+
+use automaton::{PeerMode, ReplicaOrder, ReplicaPeer, ReplicaReport, ReplicaRole};
+use lineage::{EpochId, Lineage, Standing};
+
+/// Deliberate mistakes, to show that the checks find them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mutation {
+    #[default]
+    None,
+    /// A primary that loses its stream goes on acknowledging alone without the order to.
+    NoFreeze,
+    /// `exclude_peer` and `promote` mint no epoch.
+    NoMint,
+    /// The primary acknowledges before the secondary has the write.
+    AckEarly,
+    /// A secondary counts as paired from the beginning of a resynchronisation.
+    PairedTooSoon,
+    /// The core hears `in_sync` while the stream is still copying.
+    ReportsInSyncTooSoon,
+    /// `outdate` is answered but not remembered.
+    ForgetsOutdate,
+    /// `promote` is accepted from any standing, and the snapshot says `paired` to the core whatever is on the disk.
+    LiesAboutStanding,
+}
+
+/// One node's replica.
+#[derive(Clone, Debug)]
+pub struct Engine {
+    // On the disk.
+    pub standing: Standing,
+    pub lineage: Lineage,
+    /// Numbers of the writes, in order.
+    pub data: Vec<u64>,
+    /// How much of `data` outlives a loss of power.
+    pub durable: usize,
+    // In memory.
+    pub running: bool,
+    pub role: ReplicaRole,
+    pub peer: ReplicaPeer,
+    /// Secondary: connect to the primary.
+    pub follow: bool,
+    pub full: bool,
+    /// Writes applied here whose acknowledgement the client waits for.
+    pub pending: Vec<u64>,
+}
+
+/// The stream between a primary and a secondary.
+#[derive(Clone, Debug)]
+pub struct Stream {
+    pub id: u64,
+    /// Node index of the primary.
+    pub primary: usize,
+    pub phase: Phase,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    Copying,
+    /// The end marker is under way: it covers this many writes.
+    Marked(usize),
+    Live,
+}
+
+impl Default for Engine {
+    fn default() -> Self {
+        Self {
+            standing: Standing::Blank,
+            lineage: Lineage::default(),
+            data: Vec::new(),
+            durable: 0,
+            running: false,
+            role: ReplicaRole::Idle,
+            peer: ReplicaPeer::Absent,
+            follow: false,
+            full: false,
+            pending: Vec::new(),
+        }
+    }
+}
+
+/// What an order did, beside the engine itself.
+#[derive(Debug, Default)]
+pub struct Effect {
+    /// Writes that are acknowledged now.
+    pub acked: Vec<u64>,
+    /// The stream is closed; the other side sees this.
+    pub close: Option<ReplicaPeer>,
+    /// A service alone began, by force of the operator or not.
+    pub serves_alone: Option<bool>,
+    pub failed: Option<&'static str>,
+    /// Asked again later.
+    pub later: bool,
+}
+
+impl Engine {
+    pub fn report(&self, mutation: Mutation) -> ReplicaReport {
+        let mut peer = self.peer;
+        if mutation == Mutation::ReportsInSyncTooSoon && peer == ReplicaPeer::Syncing {
+            peer = ReplicaPeer::InSync;
+        }
+        let standing = if mutation == Mutation::LiesAboutStanding && self.standing != Standing::Blank {
+            if self.standing == Standing::Alone { Standing::Alone } else { Standing::Paired }
+        } else {
+            self.standing
+        };
+        ReplicaReport {
+            role: self.role,
+            standing,
+            lineage: self.lineage.clone(),
+            peer,
+            frozen: self.frozen(),
+            position: self.data.len() as u64,
+        }
+    }
+
+    /// Nothing is acknowledged.
+    pub fn frozen(&self) -> bool {
+        self.role == ReplicaRole::Primary && self.standing == Standing::Paired && self.peer != ReplicaPeer::InSync
+    }
+
+    fn mint(&mut self, id: EpochId, mutation: Mutation) {
+        if self.standing != Standing::Alone && mutation != Mutation::NoMint {
+            self.lineage.mint(id, self.data.len() as u64);
+        }
+        self.standing = Standing::Alone;
+        self.durable = self.data.len();
+    }
+
+    /// Carries an order out. `drained`: the stream is live and everything is acknowledged.
+    pub fn order(&mut self, order: &ReplicaOrder, epoch: EpochId, drained: bool, mutation: Mutation) -> Effect {
+        let mut effect = Effect::default();
+        let lawful = matches!(self.standing, Standing::Paired | Standing::Alone);
+        match order {
+            ReplicaOrder::Primary { peer: PeerMode::Excluded, force } => {
+                if !force && self.standing != Standing::Alone {
+                    effect.failed = Some("this replica may not serve unasked");
+                    return effect;
+                }
+                self.mint(epoch, mutation);
+                self.role = ReplicaRole::Primary;
+                self.peer = ReplicaPeer::Absent;
+                effect.serves_alone = Some(!lawful);
+            }
+            ReplicaOrder::Primary { peer: PeerMode::Paired, .. } | ReplicaOrder::Promote { peer: PeerMode::Paired } => {
+                if self.standing != Standing::Paired {
+                    effect.failed = Some("not paired");
+                    return effect;
+                }
+                self.role = ReplicaRole::Primary;
+                self.peer = ReplicaPeer::Absent;
+                self.follow = false;
+                effect.close = Some(ReplicaPeer::Lost);
+            }
+            ReplicaOrder::Secondary { full } => {
+                self.role = ReplicaRole::Secondary;
+                self.peer = ReplicaPeer::Absent;
+                self.follow = true;
+                self.full = *full;
+                effect.close = Some(ReplicaPeer::Lost);
+            }
+            ReplicaOrder::ExcludePeer => {
+                if self.role != ReplicaRole::Primary {
+                    effect.failed = Some("not primary");
+                    return effect;
+                }
+                if self.standing == Standing::Paired {
+                    self.mint(epoch, mutation);
+                    effect.acked = std::mem::take(&mut self.pending);
+                    effect.close = Some(ReplicaPeer::Lost);
+                    effect.serves_alone = Some(false);
+                    self.peer = ReplicaPeer::Absent;
+                }
+            }
+            ReplicaOrder::Promote { peer: PeerMode::Excluded } => {
+                if !lawful && mutation != Mutation::LiesAboutStanding {
+                    effect.failed = Some("not up to date");
+                    return effect;
+                }
+                self.mint(epoch, mutation);
+                self.role = ReplicaRole::Primary;
+                self.peer = ReplicaPeer::Absent;
+                self.follow = false;
+                effect.close = Some(ReplicaPeer::Lost);
+                effect.serves_alone = Some(false);
+            }
+            ReplicaOrder::Demote => {
+                if !drained {
+                    effect.later = true;
+                    return effect;
+                }
+                self.role = ReplicaRole::Secondary;
+                self.peer = ReplicaPeer::Absent;
+                self.follow = true;
+                self.durable = self.data.len();
+                effect.close = Some(ReplicaPeer::Lost);
+            }
+            ReplicaOrder::Outdate => {
+                if lawful && mutation != Mutation::ForgetsOutdate {
+                    self.standing = Standing::Outdated;
+                }
+                self.follow = false;
+                self.peer = ReplicaPeer::Absent;
+                effect.close = Some(ReplicaPeer::Lost);
+            }
+            ReplicaOrder::Retire => {
+                if self.role == ReplicaRole::Primary && self.peer == ReplicaPeer::InSync && !drained {
+                    effect.later = true;
+                    return effect;
+                }
+                self.role = ReplicaRole::Idle;
+                self.peer = ReplicaPeer::Absent;
+                self.follow = false;
+                self.durable = self.data.len();
+                self.pending.clear();
+                effect.close = Some(ReplicaPeer::Left);
+            }
+        }
+        effect
+    }
+
+    /// The process ends; `power`: with the host, so that what is not durable is lost. `keep`: how much of the rest survives.
+    pub fn die(&mut self, power: bool, keep: usize) {
+        self.running = false;
+        self.role = ReplicaRole::Idle;
+        self.peer = ReplicaPeer::Absent;
+        self.follow = false;
+        self.pending.clear();
+        if power {
+            self.data.truncate(self.durable.max(keep));
+        }
+        self.durable = self.durable.min(self.data.len());
+    }
+}

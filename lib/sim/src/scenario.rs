@@ -1,0 +1,184 @@
+//! What goes wrong in a history, and what must hold afterwards: a safety phase, then everything heals and must converge.
+
+use crate::engine::Mutation;
+use crate::world::World;
+use automaton::{Event, Readiness, StateName, Verb};
+
+/// The end of one history.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    pub violations: Vec<String>,
+    /// Why it did not converge.
+    pub stuck: Option<String>,
+    /// The operator had to choose between histories.
+    pub chosen: bool,
+    pub isolation: bool,
+    pub acked: usize,
+}
+
+/// Runs the history of `seed`.
+pub fn run(seed: u64, mutation: Mutation, trace: bool) -> Outcome {
+    let mut world = World::new(seed, mutation);
+    world.trace = trace;
+    let mut outcome = Outcome::default();
+    // Histories in which a living node is taken for dead prove less: only every third may have them.
+    let isolating = seed.is_multiple_of(3);
+    world.loss = world.rng.range(0, 12);
+    world.slow_scripts = world.rng.chance(30);
+    world.boot(0);
+    world.boot(1);
+    world.command(0, Verb::Prim);
+    world.command(1, Verb::Start);
+    if !world.run_until(120_000, World::is_mirror) {
+        outcome.stuck = Some("no mirror after the first start".to_owned());
+    }
+    let faults = world.rng.range(2, 14);
+    for _ in 0..faults {
+        let pause = if world.rng.chance(40) { world.rng.range(0, 300) } else { world.rng.range(300, 9_000) };
+        world.run_for(pause);
+        fault(&mut world, isolating);
+    }
+    let pause = world.rng.range(0, 6_000);
+    world.run_for(pause);
+    heal(&mut world);
+    if outcome.stuck.is_none() {
+        outcome.stuck = converge(&mut world, &mut outcome.chosen);
+    }
+    outcome.isolation = world.isolation;
+    outcome.acked = world.acked.len();
+    outcome.violations = world.violations;
+    outcome
+}
+
+fn fault(world: &mut World, isolating: bool) {
+    let node = usize::from(world.rng.chance(50));
+    let kinds = if isolating { 24 } else { 20 };
+    match world.rng.range(1, kinds) {
+        1 | 2 => world.power_off(node),
+        3 | 4 => {
+            world.boot(0);
+            world.boot(1);
+        }
+        5 | 6 => world.kill_runner(node),
+        7 | 8 => world.link = false,
+        9 | 10 => world.link = true,
+        11 => world.command(node, Verb::Stop),
+        12 => {
+            for n in 0..2 {
+                if world.is(n, StateName::Stop, Readiness::NotReady) {
+                    world.command(n, Verb::Start);
+                }
+            }
+        }
+        13 => world.command(node, Verb::Swap),
+        14 => world.command(node, Verb::StopStart),
+        15 => world.command(node, Verb::Restart),
+        16 => {
+            world.power_off(node);
+            let gap = world.rng.range(0, 50);
+            world.run_for(gap);
+            world.power_off(1 - node);
+        }
+        17 => {
+            let value = if world.rng.chance(50) { "down" } else { "up" };
+            let event = Event::Resource {
+                name: "intf.10.0.0.0".to_owned(),
+                value: value.to_owned(),
+                origin: "intfcheck".to_owned(),
+            };
+            world.tell(node, event);
+        }
+        18 => world.nodes[node].vip_conflict = world.rng.chance(50),
+        19 => world.automatic(node, Verb::Restart, "errd"),
+        20 => {
+            let on = world.rng.chance(60);
+            for n in 0..2 {
+                world.tell(n, Event::SetFailover { on, origin: "root".to_owned() });
+            }
+        }
+        21 => world.beats = [false, false],
+        22 => world.beats[node] = !world.beats[node],
+        23 => world.pause(node),
+        _ => {
+            world.resume(0);
+            world.resume(1);
+            world.beats = [true, true];
+        }
+    }
+}
+
+fn heal(world: &mut World) {
+    world.beats = [true, true];
+    world.link = true;
+    world.loss = 0;
+    for node in 0..2 {
+        world.resume(node);
+        world.nodes[node].vip_conflict = false;
+        world.boot(node);
+        let up = Event::Resource {
+            name: "intf.10.0.0.0".to_owned(),
+            value: "up".to_owned(),
+            origin: "intfcheck".to_owned(),
+        };
+        world.tell(node, up);
+        world.tell(node, Event::SetFailover { on: true, origin: "root".to_owned() });
+    }
+}
+
+/// Waits for PRIM and SECOND, with an operator who starts what is stopped and chooses where the reference says that one must.
+fn converge(world: &mut World, chosen: &mut bool) -> Option<String> {
+    let blocked = |w: &World, n| w.is(n, StateName::Wait, Readiness::NotReady);
+    for _ in 0..40 {
+        if world.run_until(6_000, World::is_mirror) {
+            // Stable, not passing through.
+            world.run_for(3_000);
+            if world.is_mirror() {
+                return settled(world);
+            }
+        }
+        for node in 0..2 {
+            if world.is(node, StateName::Stop, Readiness::NotReady) {
+                world.command(node, Verb::Start);
+            }
+        }
+        if blocked(world, 0) && blocked(world, 1) {
+            if !world.isolation {
+                return Some(format!("both nodes wait for the operator: {}", describe(world)));
+            }
+            *chosen = true;
+            // The longer history, as an operator would after a look at the data.
+            let keep = usize::from(world.nodes[1].engine.data.len() > world.nodes[0].engine.data.len());
+            world.command(keep, Verb::Stop);
+            world.run_until(30_000, |w| w.is(keep, StateName::Stop, Readiness::NotReady));
+            world.command(keep, Verb::PrimForce);
+        }
+    }
+    Some(describe(world))
+}
+
+fn settled(world: &mut World) -> Option<String> {
+    let before = world.acked.len();
+    world.run_for(2_000);
+    if world.acked.len() == before {
+        return Some("writes are not acknowledged after convergence".to_owned());
+    }
+    world.writing = false;
+    world.run_for(1_000);
+    if world.nodes[0].engine.data != world.nodes[1].engine.data {
+        world.violate("the replicas differ after convergence");
+    }
+    let missing = world.acked.iter().filter(|w| !world.nodes[0].engine.data.contains(w)).count();
+    if missing > 0 && !world.isolation {
+        world.violate(format!("{missing} acknowledged writes are lost"));
+    }
+    None
+}
+
+fn describe(world: &World) -> String {
+    let node = |n: usize| {
+        let state = world.state(n).map_or("no runner".to_owned(), |s| s.to_string());
+        let engine = &world.nodes[n].engine;
+        format!("node{} {state} {:?} {:?} {:?}", n + 1, engine.role, engine.standing, engine.peer)
+    };
+    format!("{}; {}", node(0), node(1))
+}
