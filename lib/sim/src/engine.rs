@@ -20,6 +20,8 @@ pub enum Mutation {
     ReportsInSyncTooSoon,
     /// `outdate` is answered but not remembered.
     ForgetsOutdate,
+    /// `promote` of a paired secondary does not make durable what it received.
+    PromoteWithoutSync,
     /// `promote` is accepted from any standing, and the snapshot says `paired` to the core whatever is on the disk.
     LiesAboutStanding,
 }
@@ -150,6 +152,9 @@ impl Engine {
                 self.role = ReplicaRole::Primary;
                 self.peer = ReplicaPeer::Absent;
                 self.follow = false;
+                if mutation != Mutation::PromoteWithoutSync {
+                    self.durable = self.data.len();
+                }
                 effect.close = Some(ReplicaPeer::Lost);
             }
             ReplicaOrder::Secondary { full } => {
