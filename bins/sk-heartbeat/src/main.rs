@@ -1,1 +1,5 @@
-fn main() {}
+//! `sk-heartbeat`: see the library.
+
+fn main() -> std::process::ExitCode {
+    sk_heartbeat::main()
+}

@@ -1,0 +1,99 @@
+//! `sk-heartbeat`: tells the peer that this node is alive and what it does, and says what it hears of the peer.
+
+mod port;
+mod realtime;
+mod run;
+mod spec;
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+const EXITS: &str = "Exit codes:
+  0    ended by order, or because the one who started it is gone
+  1    the specification cannot be read or is wrong
+  2    the cluster key cannot be used
+  100  wrong usage
+  111  a system call failed";
+
+const EXAMPLE: &str = "Example:
+  echo '{\"kind\":\"publish\",\"state\":{\"hello\":1}}' | cat - /dev/tty | sk-heartbeat run --spec /run/sk/AM/heartbeat.json";
+
+/// Heartbeats of one module with its peer node, over every configured network.
+#[derive(Parser)]
+#[command(name = "sk-heartbeat", version, after_help = EXITS, after_long_help = format!("{EXITS}\n\n{EXAMPLE}"))]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Send and receive heartbeats until stdin ends: orders as JSON lines on stdin, events as JSON lines on stdout
+    #[command(after_help = EXITS)]
+    Run(RunArgs),
+}
+
+#[derive(Args)]
+struct RunArgs {
+    /// File that holds module, nodes, key file and links as one JSON object
+    #[arg(long, value_name = "FILE")]
+    spec: PathBuf,
+    /// Write a newline to this descriptor once every link was opened or found without its address, then close it
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(3..))]
+    ready_fd: Option<i32>,
+}
+
+/// The command line, for man pages and completions.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
+/// Why the command ends with another status than 0.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    code: u8,
+    text: String,
+}
+
+impl Failure {
+    fn spec(text: impl ToString) -> Self {
+        Self { code: 1, text: text.to_string() }
+    }
+
+    fn key(text: impl ToString) -> Self {
+        Self { code: 2, text: text.to_string() }
+    }
+
+    fn system(what: &str, error: impl std::fmt::Display) -> Self {
+        Self { code: 111, text: format!("{what}: {error}") }
+    }
+}
+
+/// Parses the arguments, runs, and translates the outcome into an exit code.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Nobody reads our words: the exit code still tells.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { 100 } else { 0 });
+        }
+    };
+    let Verb::Run(args) = cli.verb;
+    match run::run(&args.spec, args.ready_fd) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("sk-heartbeat: {}", failure.text);
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::command().debug_assert();
+    }
+}
