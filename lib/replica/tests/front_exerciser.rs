@@ -145,7 +145,11 @@ fn exercise(seed: u64, steps: usize) {
     let wanted = tree(plain.path(), false);
     assert!(wanted.len() > 5);
     assert_eq!(tree(&m.path, false), wanted, "through the mount, seed {seed}");
-    assert_eq!(tree(&beneath(m.front.root_fd()), true), tree(&m.path, true), "attributes through the mount, seed {seed}");
+    assert_eq!(
+        tree(&beneath(m.front.root_fd()), true),
+        tree(&m.path, true),
+        "attributes through the mount, seed {seed}"
+    );
 
     let mirror = scratch();
     for (op, payload) in m.tape.ops.lock().unwrap().iter() {

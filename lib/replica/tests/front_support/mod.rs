@@ -182,23 +182,23 @@ fn at(root: &Path, path: &RelPath) -> PathBuf {
 }
 
 /// Does to a plain directory what an operation says: an independent, simple secondary (times left out).
-pub fn follow(root: &Path, op: &Op, payload: &[u8]) {
+pub fn try_follow(root: &Path, op: &Op, payload: &[u8]) -> std::io::Result<()> {
     let cwd = rustix::fs::CWD;
     let bits = |mode: u32| fs::Permissions::from_mode(mode);
     match op {
         Op::Write { path, offset, .. } => {
-            fs::OpenOptions::new().write(true).open(at(root, path)).unwrap().write_all_at(payload, *offset).unwrap();
+            fs::OpenOptions::new().write(true).open(at(root, path))?.write_all_at(payload, *offset)?;
         }
         Op::SetAttr { path, mode, uid, gid, size, .. } => {
             let file = at(root, path);
             if let Some(size) = size {
-                fs::OpenOptions::new().write(true).open(&file).unwrap().set_len(*size).unwrap();
+                fs::OpenOptions::new().write(true).open(&file)?.set_len(*size)?;
             }
             if uid.is_some() || gid.is_some() {
-                std::os::unix::fs::lchown(&file, *uid, *gid).unwrap();
+                std::os::unix::fs::lchown(&file, *uid, *gid)?;
             }
             if let Some(mode) = mode.filter(|_| !file.is_symlink()) {
-                fs::set_permissions(&file, bits(mode)).unwrap();
+                fs::set_permissions(&file, bits(mode))?;
             }
         }
         Op::Create { path, kind, owner, rdev, .. } => {
@@ -213,39 +213,46 @@ pub fn follow(root: &Path, op: &Op, payload: &[u8]) {
                 Kind::Symlink => unreachable!("a symlink is Op::Symlink"),
             };
             if kind == FileType::Directory {
-                fs::create_dir(&file).unwrap();
+                fs::create_dir(&file)?;
             } else {
-                rustix::fs::mknodat(cwd, &file, kind, Mode::empty(), *rdev).unwrap();
+                rustix::fs::mknodat(cwd, &file, kind, Mode::empty(), *rdev)?;
             }
-            std::os::unix::fs::lchown(&file, Some(owner.uid), Some(owner.gid)).unwrap();
-            fs::set_permissions(&file, bits(owner.mode)).unwrap();
+            std::os::unix::fs::lchown(&file, Some(owner.uid), Some(owner.gid))?;
+            fs::set_permissions(&file, bits(owner.mode))?;
         }
         Op::Symlink { path, target, owner, .. } => {
             let file = at(root, path);
-            std::os::unix::fs::symlink(OsStr::from_bytes(target.as_bytes()), &file).unwrap();
-            std::os::unix::fs::lchown(&file, Some(owner.uid), Some(owner.gid)).unwrap();
+            std::os::unix::fs::symlink(OsStr::from_bytes(target.as_bytes()), &file)?;
+            std::os::unix::fs::lchown(&file, Some(owner.uid), Some(owner.gid))?;
         }
         Op::Link { from, path, .. } => {
-            rustix::fs::linkat(cwd, at(root, from), cwd, at(root, path), AtFlags::empty()).unwrap();
+            rustix::fs::linkat(cwd, at(root, from), cwd, at(root, path), AtFlags::empty())?;
         }
-        Op::Unlink { path, .. } => fs::remove_file(at(root, path)).unwrap(),
-        Op::Rmdir { path, .. } => fs::remove_dir(at(root, path)).unwrap(),
+        Op::Unlink { path, .. } => fs::remove_file(at(root, path))?,
+        Op::Rmdir { path, .. } => fs::remove_dir(at(root, path))?,
         Op::Rename { from, path, flags, .. } => {
-            let flags = RenameFlags::from_bits(*flags).unwrap();
-            rustix::fs::renameat_with(cwd, at(root, from), cwd, at(root, path), flags).unwrap();
+            let flags = RenameFlags::from_bits_retain(*flags);
+            rustix::fs::renameat_with(cwd, at(root, from), cwd, at(root, path), flags)?;
         }
         Op::SetXattr { path, name, .. } => {
-            rustix::fs::lsetxattr(at(root, path), name.as_bytes(), payload, XattrFlags::empty()).unwrap();
+            rustix::fs::lsetxattr(at(root, path), name.as_bytes(), payload, XattrFlags::empty())?;
         }
-        Op::RemoveXattr { path, name, .. } => rustix::fs::lremovexattr(at(root, path), name.as_bytes()).unwrap(),
+        Op::RemoveXattr { path, name, .. } => rustix::fs::lremovexattr(at(root, path), name.as_bytes())?,
         Op::Fallocate { path, offset, length, mode, .. } => {
-            let file = fs::OpenOptions::new().write(true).open(at(root, path)).unwrap();
-            let flags = FallocateFlags::from_bits(mode.cast_unsigned()).unwrap();
-            rustix::fs::fallocate(&file, flags, *offset, *length).unwrap();
+            let file = fs::OpenOptions::new().write(true).open(at(root, path))?;
+            let flags = FallocateFlags::from_bits_retain(mode.cast_unsigned());
+            rustix::fs::fallocate(&file, flags, *offset, *length)?;
         }
         Op::Sync { path, .. } => assert!(path.as_ref().is_none_or(|p| at(root, p).symlink_metadata().is_ok())),
         Op::SyncDir { path, .. } => assert!(at(root, path).is_dir()),
         other => panic!("not from the front: {other:?}"),
+    }
+    Ok(())
+}
+
+pub fn follow(root: &Path, op: &Op, payload: &[u8]) {
+    if let Err(error) = try_follow(root, op, payload) {
+        panic!("{op:?}: {error}");
     }
 }
 
