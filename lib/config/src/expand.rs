@@ -1,0 +1,277 @@
+//! How does a module read with its macros expanded and its defaults written out (`safeconf.xml`)?
+
+use crate::duration::Unit;
+use crate::model::{
+    Acknowledge, Boot, DefaultPrimary, Errd, Exclusion, Heart, Module, Network, Rfs, Service, Sync, User, Vip,
+};
+use crate::vip::mask_of;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+/// Writes one element after the other, indented.
+struct Writer {
+    out: String,
+    open: Vec<&'static str>,
+}
+
+type Attributes<'a> = &'a [(&'a str, String)];
+
+impl Writer {
+    fn tag(&mut self, name: &str, attributes: Attributes<'_>, end: &str) {
+        self.out.push_str(&"  ".repeat(self.open.len()));
+        self.out.push('<');
+        self.out.push_str(name);
+        for (name, value) in attributes {
+            // Writing to a String cannot fail.
+            let _ = write!(self.out, " {name}=\"{}\"", escape(value));
+        }
+        self.out.push_str(end);
+        self.out.push('\n');
+    }
+
+    fn empty(&mut self, name: &str, attributes: Attributes<'_>) {
+        self.tag(name, attributes, "/>");
+    }
+
+    fn open(&mut self, name: &'static str, attributes: Attributes<'_>) {
+        self.tag(name, attributes, ">");
+        self.open.push(name);
+    }
+
+    fn close(&mut self) {
+        if let Some(name) = self.open.pop() {
+            self.out.push_str(&"  ".repeat(self.open.len()));
+            let _ = writeln!(self.out, "</{name}>");
+        }
+    }
+}
+
+fn escape(value: &str) -> String {
+    let mut out = String::with_capacity(value.len());
+    for c in value.chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            '\n' | '\t' | '\r' => {
+                let _ = write!(out, "&#{};", c as u32);
+            }
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+fn on_off(value: bool) -> String {
+    if value { "on" } else { "off" }.to_owned()
+}
+
+fn seconds(value: Duration) -> String {
+    Unit::Seconds.write(value)
+}
+
+fn milliseconds(value: Duration) -> String {
+    Unit::Milliseconds.write(value)
+}
+
+impl Module {
+    /// The content of `safeconf.xml`: reading it again gives the same module and no diagnostics but those of the old form of networks.
+    pub fn expanded_xml(&self) -> String {
+        let mut w = Writer { out: "<!DOCTYPE safe>\n".to_owned(), open: Vec::new() };
+        w.open("safe", &[]);
+        service(&mut w, &self.service);
+        heart(&mut w, &self.heart);
+        if let Some(vip) = &self.vip {
+            write_vip(&mut w, vip);
+        }
+        if let Some(rfs) = &self.rfs {
+            write_rfs(&mut w, rfs);
+        }
+        if let Some(user) = &self.user {
+            write_user(&mut w, user);
+        }
+        if let Some(errd) = &self.errd {
+            write_errd(&mut w, errd);
+        }
+        w.close();
+        w.close();
+        w.out
+    }
+}
+
+fn service(w: &mut Writer, s: &Service) {
+    let boot = match s.boot {
+        Boot::On => "on",
+        Boot::Off => "off",
+        Boot::Auto => "auto",
+        Boot::Ignore => "ignore",
+    };
+    let default_primary = match &s.default_primary {
+        DefaultPrimary::Alone => "alone",
+        DefaultPrimary::LastPrimary => "lastprim",
+        DefaultPrimary::Node(name) => name,
+    };
+    w.open(
+        "service",
+        &[
+            ("mode", "mirror".to_owned()),
+            ("boot", boot.to_owned()),
+            ("boot_delay", seconds(s.boot_delay)),
+            ("failover", on_off(s.failover)),
+            ("defaultprim", default_primary.to_owned()),
+            ("maxloop", s.max_loop.to_string()),
+            ("loop_interval", Unit::Hours.write(s.loop_interval)),
+            ("automatic_reboot", on_off(s.automatic_reboot)),
+        ],
+    );
+}
+
+fn heart(w: &mut Writer, heart: &Heart) {
+    let mut attributes = vec![("pulse", milliseconds(heart.pulse)), ("timeout", milliseconds(heart.timeout))];
+    if let Some(port) = heart.port {
+        attributes.insert(0, ("port", port.to_string()));
+    }
+    w.open("heart", &attributes);
+    for beat in &heart.heartbeats {
+        let mut attributes = vec![
+            ("ident", beat.ident.clone()),
+            ("pulse", milliseconds(beat.pulse)),
+            ("timeout", milliseconds(beat.timeout)),
+        ];
+        network(w, "heartbeat", &beat.network, &mut attributes);
+    }
+    w.close();
+}
+
+fn network(w: &mut Writer, element: &'static str, network: &Network, attributes: &mut Vec<(&'static str, String)>) {
+    match network {
+        Network::Lan(lan) => {
+            attributes.insert(0, ("name", lan.clone()));
+            w.empty(element, attributes);
+        }
+        Network::Addresses(addresses) => {
+            w.open(element, attributes);
+            for address in addresses {
+                w.empty("server", &[("addr", bracketed(address))]);
+            }
+            w.close();
+        }
+    }
+}
+
+fn bracketed(address: &str) -> String {
+    if address.contains(':') { format!("[{address}]") } else { address.to_owned() }
+}
+
+fn write_vip(w: &mut Writer, vip: &Vip) {
+    w.open("vip", &[("tcpreset", on_off(vip.tcp_reset))]);
+    w.open("interface_list", &[]);
+    for interface in &vip.interfaces {
+        let mut attributes = vec![
+            ("check", on_off(interface.check)),
+            ("arpreroute", on_off(interface.arp_reroute)),
+            ("arpinterval", seconds(interface.arp_interval)),
+            ("arpelapse", seconds(interface.arp_elapse)),
+        ];
+        if let Some(name) = &interface.name {
+            attributes.insert(0, ("name", name.clone()));
+        }
+        w.open("interface", &attributes);
+        w.open("real_interface", &[]);
+        for address in &interface.addresses {
+            let mut attributes = vec![
+                ("addr", address.address.clone()),
+                ("where", address.placement.as_str().to_owned()),
+                ("check", on_off(address.check)),
+            ];
+            if let Some(prefix) = address.prefix {
+                attributes.push(("netmask", mask_of(prefix).to_string()));
+            }
+            w.empty("virtual_addr", &attributes);
+        }
+        w.close();
+        w.close();
+    }
+    w.close();
+    w.close();
+}
+
+fn write_rfs(w: &mut Writer, rfs: &Rfs) {
+    let acknowledge = match rfs.acknowledge {
+        Acknowledge::OnReceipt => "second",
+        Acknowledge::OnDisk => "none",
+    };
+    let sync = match rfs.sync {
+        Sync::Fsync => "fsync",
+        Sync::Write => "write",
+    };
+    let mut attributes =
+        vec![("async", acknowledge.to_owned()), ("sync", sync.to_owned()), ("sendtimeout", seconds(rfs.send_timeout))];
+    if let Some(limit) = rfs.resync_bandwidth_kbs {
+        attributes.push(("reiallowedbw", limit.to_string()));
+    }
+    w.open("rfs", &attributes);
+    if let Some(flow) = &rfs.flow {
+        network(w, "flow", &flow.network, &mut Vec::new());
+    }
+    for directory in &rfs.replicated {
+        let mut attributes = vec![("dir", directory.dir.clone())];
+        if directory.read_only {
+            attributes.push(("mode", "read_only".to_owned()));
+        }
+        w.open("replicated", &attributes);
+        for path in &directory.to_check {
+            w.empty("tocheck", &[("path", path.clone())]);
+        }
+        for exclusion in &directory.exclude {
+            let attribute = match exclusion {
+                Exclusion::Path(path) => ("path", path.clone()),
+                Exclusion::Regex(regex) => ("regexpath", regex.clone()),
+            };
+            w.empty("notreplicated", &[attribute]);
+        }
+        w.close();
+    }
+    w.close();
+}
+
+fn write_user(w: &mut Writer, user: &User) {
+    let logging = if user.logging { "userlog" } else { "none" };
+    w.open(
+        "user",
+        &[
+            ("nicestoptimeout", seconds(user.nice_stop_timeout)),
+            ("forcestoptimeout", seconds(user.force_stop_timeout)),
+            ("logging", logging.to_owned()),
+            ("userlogsize", user.log_size_kb.to_string()),
+        ],
+    );
+    for (name, value) in &user.variables {
+        w.empty("var", &[("name", name.clone()), ("value", value.clone())]);
+    }
+    w.close();
+}
+
+fn write_errd(w: &mut Writer, errd: &Errd) {
+    let count = |n: Option<u32>| n.map_or_else(|| "-1".to_owned(), |n| n.to_string());
+    w.open("errd", &[("polltimer", seconds(errd.poll))]);
+    for process in &errd.processes {
+        let mut attributes = vec![("name", process.name.clone())];
+        if let Some(regex) = &process.name_regex {
+            attributes.push(("nameregex", regex.clone()));
+        }
+        if let Some(regex) = &process.arg_regex {
+            attributes.push(("argregex", regex.clone()));
+        }
+        attributes.extend([
+            ("atleast", count(process.at_least)),
+            ("atmax", count(process.at_most)),
+            ("action", process.action.as_str().to_owned()),
+            ("class", process.class.clone()),
+            ("start_after", process.start_after.to_string()),
+        ]);
+        w.empty("proc", &attributes);
+    }
+    w.close();
+}

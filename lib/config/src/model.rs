@@ -1,0 +1,295 @@
+//! What does a mirror's configuration say, as types?
+
+use crate::diagnostic::{At, Source};
+use std::time::Duration;
+
+/// The port of the heartbeats of module number `id` (from 1), unless the file says another. `None`: no such port.
+pub fn default_heart_port(id: u16) -> Option<u16> {
+    8888_u16.checked_add(id.checked_sub(1)?)
+}
+
+/// The port of the replication of module number `id` (from 1). `None`: no such port.
+pub fn replication_port(id: u16) -> Option<u16> {
+    5600_u16.checked_add(id.checked_sub(1)?.checked_mul(4)?)
+}
+
+/// A mirror module: `userconfig.xml` with macros expanded and defaults filled in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Module {
+    pub service: Service,
+    pub heart: Heart,
+    /// Virtual addresses, when the module has any.
+    pub vip: Option<Vip>,
+    /// Replicated directories, when the module has any.
+    pub rfs: Option<Rfs>,
+    /// `None`: scripts are never called.
+    pub user: Option<User>,
+    pub errd: Option<Errd>,
+    pub(crate) source: Source,
+}
+
+/// `<service>`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    pub boot: Boot,
+    pub boot_delay: Duration,
+    /// Whether the secondary takes over by itself.
+    pub failover: bool,
+    pub default_primary: DefaultPrimary,
+    /// Automatic restarts allowed within `loop_interval`.
+    pub max_loop: u32,
+    /// Zero: not counted.
+    pub loop_interval: Duration,
+    /// `stopstart` reboots the host.
+    pub automatic_reboot: bool,
+    pub(crate) default_primary_at: At,
+}
+
+/// Whether the module starts with the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Boot {
+    On,
+    Off,
+    /// When it ran before.
+    Auto,
+    /// As told by command.
+    Ignore,
+}
+
+/// Who is primary when a module starts while its peer serves alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DefaultPrimary {
+    /// The one that serves.
+    Alone,
+    /// The one that was primary before its last stop.
+    LastPrimary,
+    /// The named node.
+    Node(String),
+}
+
+/// `<heart>`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Heart {
+    /// `None`: derived from the module's number.
+    pub port: Option<u16>,
+    pub pulse: Duration,
+    pub timeout: Duration,
+    pub heartbeats: Vec<Heartbeat>,
+}
+
+/// `<heartbeat>`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Heartbeat {
+    pub network: Network,
+    /// The resource is `heartbeat.IDENT`; `flow` marks the replication network.
+    pub ident: String,
+    pub pulse: Duration,
+    pub timeout: Duration,
+    pub(crate) at: At,
+}
+
+/// How a network of the cluster is named.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Network {
+    /// A lan of `cluster.xml`.
+    Lan(String),
+    /// The addresses of both nodes (`<server>`, the old form).
+    Addresses(Vec<String>),
+}
+
+/// `<vip>`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Vip {
+    /// Reset connections before an address is removed.
+    pub tcp_reset: bool,
+    pub interfaces: Vec<Interface>,
+}
+
+/// `<interface>`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interface {
+    /// `None`: the one whose network holds the address.
+    pub name: Option<String>,
+    /// Watch the carrier.
+    pub check: bool,
+    /// Go on announcing the addresses.
+    pub arp_reroute: bool,
+    pub arp_interval: Duration,
+    pub arp_elapse: Duration,
+    pub addresses: Vec<VirtualAddress>,
+}
+
+/// `<virtual_addr>`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VirtualAddress {
+    /// IPv4, IPv6 without brackets, or a host name.
+    pub address: String,
+    pub placement: Placement,
+    /// Watch that the address stays configured.
+    pub check: bool,
+    /// Prefix length made of `netmask`; `None`: that of the interface.
+    pub prefix: Option<u8>,
+    pub(crate) at: At,
+}
+
+/// `where` of a virtual address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Placement {
+    /// One more address of the interface, on the primary.
+    OneSideAlias,
+    /// The first address of the interface, on the primary: the source of outgoing connections.
+    OneSide,
+}
+
+impl Placement {
+    /// The word of the file.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::OneSideAlias => "one_side_alias",
+            Self::OneSide => "one_side",
+        }
+    }
+}
+
+/// `<rfs>`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rfs {
+    pub acknowledge: Acknowledge,
+    pub sync: Sync,
+    /// Silence of the replication stream after which the peer counts as lost.
+    pub send_timeout: Duration,
+    /// Limit of resynchronisation, KB/s.
+    pub resync_bandwidth_kbs: Option<u64>,
+    /// Replication network given by `<flow>`. See [`Module::replication_network`].
+    pub flow: Option<Flow>,
+    pub replicated: Vec<Replicated>,
+}
+
+/// When the secondary acknowledges (`async`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Acknowledge {
+    /// `second`: on receipt.
+    OnReceipt,
+    /// `none`: when it is on its own disk.
+    OnDisk,
+}
+
+/// What waits for the secondary (`sync`, our own attribute).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sync {
+    /// fsync, O_SYNC and O_DSYNC: what the application itself asks to be durable.
+    Fsync,
+    /// Every change.
+    Write,
+}
+
+/// `<flow>`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Flow {
+    pub network: Network,
+    pub(crate) at: At,
+}
+
+/// `<replicated>`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replicated {
+    /// Absolute, without a slash at its end.
+    pub dir: String,
+    /// Nobody may write on the secondary.
+    pub read_only: bool,
+    /// Relative paths that must exist before replication starts.
+    pub to_check: Vec<String>,
+    pub exclude: Vec<Exclusion>,
+}
+
+/// `<notreplicated>`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Exclusion {
+    /// A file or subtree, relative.
+    Path(String),
+    /// Names that match; with `!` in front, names that do not.
+    Regex(String),
+}
+
+/// `<user>`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    pub nice_stop_timeout: Duration,
+    pub force_stop_timeout: Duration,
+    /// Keep what scripts print.
+    pub logging: bool,
+    /// Size from which a log is emptied at the start of the module, KB.
+    pub log_size_kb: u64,
+    /// Variables of the scripts' environment.
+    pub variables: Vec<(String, String)>,
+}
+
+/// `<errd>`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Errd {
+    pub poll: Duration,
+    pub processes: Vec<Process>,
+}
+
+/// `<proc>`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Process {
+    /// The resource is `proc.NAME`; without `name_regex` also the command's name.
+    pub name: String,
+    pub name_regex: Option<String>,
+    pub arg_regex: Option<String>,
+    /// `None`: any number is enough.
+    pub at_least: Option<u32>,
+    /// `None`: any number is allowed.
+    pub at_most: Option<u32>,
+    pub action: ProcessAction,
+    pub class: String,
+    /// The first check comes `start_after - 1` periods late.
+    pub start_after: u32,
+}
+
+/// What happens when the number of processes is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProcessAction {
+    Restart,
+    StopStart,
+    Stop,
+    NoAction,
+    /// An executable: absolute, or relative to the module's `bin`.
+    Handler(String),
+}
+
+impl ProcessAction {
+    /// The word of the file.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Restart => "restart",
+            Self::StopStart => "stopstart",
+            Self::Stop => "stop",
+            Self::NoAction => "noaction",
+            Self::Handler(path) => path,
+        }
+    }
+}
+
+impl Module {
+    /// The port of all heartbeats, for module number `id` (from 1).
+    pub fn heart_port(&self, id: u16) -> Option<u16> {
+        self.heart.port.or_else(|| default_heart_port(id))
+    }
+
+    /// The longest heartbeat timeout.
+    pub fn heartbeat_timeout(&self) -> Duration {
+        self.heart.heartbeats.iter().map(|h| h.timeout).max().unwrap_or(self.heart.timeout)
+    }
+
+    /// The network that replication uses: `<flow>`, else the heartbeat `flow`, else the first heartbeat. `None` without `<rfs>`.
+    pub fn replication_network(&self) -> Option<&Network> {
+        let rfs = self.rfs.as_ref()?;
+        let heartbeats = &self.heart.heartbeats;
+        rfs.flow
+            .as_ref()
+            .map(|f| &f.network)
+            .or_else(|| heartbeats.iter().find(|h| h.ident == "flow").or(heartbeats.first()).map(|h| &h.network))
+    }
+}
