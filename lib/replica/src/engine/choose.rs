@@ -43,7 +43,10 @@ pub struct Covered {
 pub enum Choice {
     Resume,
     /// `covered`: an interruption can be continued from the change map.
-    Resync { mode: Mode, covered: bool },
+    Resync {
+        mode: Mode,
+        covered: bool,
+    },
     Refuse(String),
 }
 
@@ -52,7 +55,10 @@ pub fn choose(local: &Local<'_>, hello: &Hello) -> Choice {
     let refuse = |reason: String| Choice::Refuse(reason);
     let resync = |mode| Choice::Resync { mode, covered: mode == Mode::Incremental };
     if hello.version != VERSION {
-        return refuse(format!("it speaks version {} of the stream, we speak {VERSION}: install the same release on both nodes", hello.version));
+        return refuse(format!(
+            "it speaks version {} of the stream, we speak {VERSION}: install the same release on both nodes",
+            hello.version
+        ));
     }
     if hello.module != local.module || hello.node != local.peer {
         return refuse(format!(
@@ -123,7 +129,10 @@ mod tests {
         let lineage = lineage(ours);
         let standing = if paired { Standing::Paired } else { Standing::Alone };
         let map = Covered { id: MAP, base: base.map(EpochId) };
-        choose(&Local { module: "AM", peer: "node2", directories: 1, lineage: &lineage, standing, paired, resumable, map }, hello)
+        choose(
+            &Local { module: "AM", peer: "node2", directories: 1, lineage: &lineage, standing, paired, resumable, map },
+            hello,
+        )
     }
 
     fn mode(choice: &Choice) -> Option<Mode> {
@@ -140,16 +149,36 @@ mod tests {
         let covered = |id| Hello { covered_by: Some(id), ..hello(&[1], Inconsistent) };
         for (what, expected, choice) in [
             ("stream came back", Some(Mode::Resume), answer(&[2, 1], true, true, Some(1), &hello(&[2, 1], Paired))),
-            ("end of resync unanswered", Some(Mode::Resume), answer(&[2, 1], true, true, Some(1), &hello(&[1], Inconsistent))),
+            (
+                "end of resync unanswered",
+                Some(Mode::Resume),
+                answer(&[2, 1], true, true, Some(1), &hello(&[1], Inconsistent)),
+            ),
             ("declared itself outdated", None, answer(&[2, 1], true, true, None, &hello(&[2, 1], Outdated))),
             ("rebooted, not excluded yet", None, answer(&[2, 1], true, false, None, &hello(&[2, 1], Paired))),
-            ("excluded, map covers", Some(Mode::Incremental), answer(&[2, 1], false, false, Some(1), &hello(&[1], Paired))),
-            ("knows that it is outdated", Some(Mode::Incremental), answer(&[2, 1], false, false, Some(1), &hello(&[1], Outdated))),
+            (
+                "excluded, map covers",
+                Some(Mode::Incremental),
+                answer(&[2, 1], false, false, Some(1), &hello(&[1], Paired)),
+            ),
+            (
+                "knows that it is outdated",
+                Some(Mode::Incremental),
+                answer(&[2, 1], false, false, Some(1), &hello(&[1], Outdated)),
+            ),
             ("away for longer", Some(Mode::Compare), answer(&[3, 2, 1], false, false, Some(2), &hello(&[1], Paired))),
             ("map lost", Some(Mode::Compare), answer(&[2, 1], false, false, None, &hello(&[1], Paired))),
             ("interrupted, same map", Some(Mode::Incremental), answer(&[2, 1], false, false, Some(1), &covered(MAP))),
-            ("interrupted, other map", Some(Mode::Compare), answer(&[2, 1], false, false, Some(1), &covered(StreamId(1)))),
-            ("interrupted full", Some(Mode::Compare), answer(&[2, 1], false, false, Some(1), &hello(&[1], Inconsistent))),
+            (
+                "interrupted, other map",
+                Some(Mode::Compare),
+                answer(&[2, 1], false, false, Some(1), &covered(StreamId(1))),
+            ),
+            (
+                "interrupted full",
+                Some(Mode::Compare),
+                answer(&[2, 1], false, false, Some(1), &hello(&[1], Inconsistent)),
+            ),
             ("new disk", Some(Mode::Full), answer(&[2, 1], false, false, Some(1), &hello(&[], Blank))),
             ("split brain", Some(Mode::Compare), answer(&[2, 1], false, false, Some(1), &hello(&[3, 1], Paired))),
             ("ahead of us", None, answer(&[1], false, false, None, &hello(&[2, 1], Paired))),

@@ -240,7 +240,9 @@ mod tests {
     #[test]
     fn sizes_are_bounded() {
         let mut decoder = Decoder::default();
-        decoder.tail().extend_from_slice(format!("{{\"n\":1,\"len\":{},\"ctl\":\"ping\"}}\n", MAX_PAYLOAD + 1).as_bytes());
+        decoder
+            .tail()
+            .extend_from_slice(format!("{{\"n\":1,\"len\":{},\"ctl\":\"ping\"}}\n", MAX_PAYLOAD + 1).as_bytes());
         assert!(matches!(decoder.next(), Err(FrameError::PayloadTooLong(_))));
         let mut decoder = Decoder::default();
         decoder.tail().extend_from_slice(&vec![b' '; MAX_HEADER]);
@@ -250,7 +252,15 @@ mod tests {
     #[test]
     fn the_longest_rename_fits_in_a_header() {
         let long = RelPath::new([&[0xff; 255][..]; 15].join(&b'/')).unwrap();
-        let op = Op::Rename { dir: 0, from: long.clone(), path: long, ino: 1, flags: 0, from_mtime: Time(0, 0), parent_mtime: Time(0, 0) };
+        let op = Op::Rename {
+            dir: 0,
+            from: long.clone(),
+            path: long,
+            ino: 1,
+            flags: 0,
+            from_mtime: Time(0, 0),
+            parent_mtime: Time(0, 0),
+        };
         op_text(&op, &mut Vec::new()).unwrap();
     }
 }

@@ -56,7 +56,7 @@ pub struct Hello {
     pub full: bool,
 }
 
-/// Control messages. The first two open a connection, the others flow in both directions as noted.
+/// Control messages. The first two open a connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "ctl", rename_all = "snake_case")]
 pub enum Control {
@@ -81,12 +81,10 @@ pub enum Control {
     Ack { done: Position, settled: Position },
     /// Secondary → primary: everything before this checkpoint is on its disk.
     Checkpointed { number: u64 },
-    /// Primary → secondary: both have this checkpoint; forget what came before.
-    Common { number: u64 },
-    /// Primary → secondary: a question of the resynchronisation in the payload.
-    Ask { id: u64 },
-    /// Secondary → primary: its answer in the payload.
-    Answer { id: u64 },
+    /// Primary → secondary: both have this checkpoint, made at this position; forget what came before.
+    Common { number: u64, position: Position },
+    /// Secondary → primary: the answer to a question of the resynchronisation, in the payload.
+    Answer,
     /// Secondary → primary: it cannot apply what it received (disk full, trees differ).
     CannotApply { position: Position, reason: String },
     /// Secondary → primary: it leaves in good order.

@@ -54,7 +54,7 @@ struct Conn {
 enum Progress {
     Drained,
     Blocked,
-    Broken(String),
+    Broken,
 }
 
 impl Default for Outlet {
@@ -100,6 +100,11 @@ impl Outlet {
         }
     }
 
+    /// Whether a connection is attached to which frames may be sent.
+    pub fn is_receiving(&self) -> bool {
+        lock(&self.state).as_ref().is_some_and(|c| c.next.is_some())
+    }
+
     /// Bytes given to sockets so far.
     pub fn bytes_sent(&self) -> u64 {
         self.sent.load(SeqCst)
@@ -139,7 +144,7 @@ impl Outlet {
             self.again.store(false, SeqCst);
             let progress = state.as_mut().map(|conn| self.drain(conn, source));
             match progress {
-                Some(Progress::Broken(_)) => {
+                Some(Progress::Broken) => {
                     // The connection's reader wakes up from this and reports the loss.
                     if let Some(conn) = state.take() {
                         let _ = conn.stream.shutdown(std::net::Shutdown::Both);
@@ -218,7 +223,7 @@ impl Outlet {
                     }
                     Err(rustix::io::Errno::AGAIN) => return Progress::Blocked,
                     Err(rustix::io::Errno::INTR) => {}
-                    Err(e) => return Progress::Broken(e.to_string()),
+                    Err(_) => return Progress::Broken,
                 }
             }
             conn.sealed.clear();
@@ -236,8 +241,8 @@ impl Outlet {
             if conn.plain.is_empty() {
                 return Progress::Drained;
             }
-            if let Err(e) = conn.sealer.seal_into(&conn.plain, &mut conn.sealed) {
-                return Progress::Broken(e.to_string());
+            if conn.sealer.seal_into(&conn.plain, &mut conn.sealed).is_err() {
+                return Progress::Broken;
             }
         }
     }

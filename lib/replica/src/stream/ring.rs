@@ -72,7 +72,8 @@ impl<M: Memory> Ring<M> {
 
     /// An empty ring whose next frame follows `position`.
     pub fn create(memory: M, capacity: u64, stream: StreamId, position: Position) -> Result<Self, RingError> {
-        let header = Header { stream, head: 0, tail: 0, position, settled: position, origin_stream: stream, origin: position };
+        let header =
+            Header { stream, head: 0, tail: 0, position, settled: position, origin_stream: stream, origin: position };
         let mut ring = Self { memory, capacity, header, index: VecDeque::new() };
         ring.publish()?;
         Ok(ring)
@@ -153,11 +154,23 @@ impl<M: Memory> Ring<M> {
 
     /// Forgets everything and becomes another stream, at the present position. `origin`: the place of another stream at which both trees
     /// were equal when this one began.
-    pub fn restart(&mut self, stream: StreamId, position: Position, origin: Option<(StreamId, Position)>) -> Result<(), RingError> {
+    pub fn restart(
+        &mut self,
+        stream: StreamId,
+        position: Position,
+        origin: Option<(StreamId, Position)>,
+    ) -> Result<(), RingError> {
         let (origin_stream, origin) = origin.unwrap_or((stream, position));
         self.index.clear();
-        self.header =
-            Header { stream, head: self.header.head, tail: self.header.head, position, settled: position, origin_stream, origin };
+        self.header = Header {
+            stream,
+            head: self.header.head,
+            tail: self.header.head,
+            position,
+            settled: position,
+            origin_stream,
+            origin,
+        };
         self.publish()
     }
 

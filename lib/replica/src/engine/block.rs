@@ -1,0 +1,113 @@
+//! How is the directory of a secondary kept from everybody else.
+//!
+//! A read-only bind mount over itself: readers see the data, nobody can change it by its name. The engine works through a descriptor
+//! opened before. The mount's number is noted in the state directory, so that a later process of ours finds and removes what a dead one left,
+//! and nothing else: a number counts only in the same boot and at the same path.
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use serde::{Deserialize, Serialize};
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+/// A blocked directory; stays blocked when this is dropped.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Block {
+    path: PathBuf,
+    mount: u64,
+    boot: String,
+}
+
+/// Identity of the present boot of the host.
+pub fn boot_id() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|s| s.trim().to_owned()).unwrap_or_default()
+}
+
+impl Block {
+    /// Mounts.
+    pub fn new(path: &Path) -> io::Result<Self> {
+        mount(Some(path), path, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
+        let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+        if let Err(e) = mount(None::<&str>, path, None::<&str>, flags, None::<&str>) {
+            let _ = umount2(path, MntFlags::MNT_DETACH);
+            return Err(e.into());
+        }
+        let mount = top_mount(path)?.unwrap_or_default();
+        Ok(Self { path: path.to_owned(), mount, boot: boot_id() })
+    }
+
+    /// Unmounts, when it is still the topmost mount there.
+    pub fn remove(&self) -> io::Result<()> {
+        if self.boot == boot_id() && top_mount(&self.path)? == Some(self.mount) {
+            umount2(&self.path, MntFlags::MNT_DETACH)?;
+        }
+        Ok(())
+    }
+}
+
+/// Number of the topmost mount at exactly this path.
+fn top_mount(path: &Path) -> io::Result<Option<u64>> {
+    let table = std::fs::read("/proc/self/mountinfo")?;
+    Ok(topmost(&table, path.as_os_str().as_bytes()))
+}
+
+fn topmost(table: &[u8], path: &[u8]) -> Option<u64> {
+    let mut found = None;
+    for line in table.split(|b| *b == b'\n') {
+        let mut fields = line.split(|b| *b == b' ');
+        let id = fields.next().and_then(|f| std::str::from_utf8(f).ok()).and_then(|f| f.parse().ok());
+        if fields.nth(3).is_some_and(|f| unescape(f) == path) {
+            found = id.or(found);
+        }
+    }
+    found
+}
+
+/// The kernel writes space, tab, newline and backslash as octal.
+fn unescape(field: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let [first, tail @ ..] = rest {
+        rest = tail;
+        if *first == b'\\'
+            && let [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', after @ ..] = tail
+        {
+            out.push(((a - b'0') << 6) | ((b - b'0') << 3) | (c - b'0'));
+            rest = after;
+        } else {
+            out.push(*first);
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_topmost_mount_of_a_path_with_a_space() {
+        let table = b"20 1 0:1 / / rw - ext4 /dev/a rw\n31 20 0:2 / /a\\040b rw - ext4 /dev/b rw\n40 31 0:2 / /a\\040b ro shared:1 - ext4 /dev/b rw\n41 20 0:2 / /a rw - x y z\n";
+        assert_eq!(topmost(table, b"/a b"), Some(40));
+        assert_eq!(topmost(table, b"/c"), None);
+    }
+
+    #[test]
+    fn a_blocked_directory_refuses_names_and_serves_descriptors() {
+        if !nix::unistd::geteuid().is_root() {
+            eprintln!("skipped: mounting needs root");
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let beneath = rustix::fs::open(dir.path(), rustix::fs::OFlags::DIRECTORY, rustix::fs::Mode::empty()).unwrap();
+        let block = Block::new(dir.path()).unwrap();
+        let refused = std::fs::write(dir.path().join("x"), b"1");
+        let flags = rustix::fs::OFlags::CREATE | rustix::fs::OFlags::WRONLY;
+        let through = rustix::fs::openat(&beneath, "y", flags, rustix::fs::Mode::RUSR);
+        block.remove().unwrap();
+        assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::ReadOnlyFilesystem);
+        through.unwrap();
+        std::fs::write(dir.path().join("x"), b"1").unwrap();
+        block.remove().unwrap();
+    }
+}

@@ -1,0 +1,635 @@
+//! What happens to an operation between the application and the answer: recorded, sent, acknowledged; and what freezes it.
+//!
+//! # Why nothing acknowledged is lost, and nothing unowned is acknowledged
+//!
+//! *Paired service.* An answer to a barrier at position p leaves only through [`Core::acknowledged`] (the secondary said so) or after
+//! [`Core::exclude`] made an epoch durable that the secondary does not have. Both are decided under the lock of [`Flow`], where `paired` lives.
+//! The loss of the stream closes the gate at once: requests that come later are parked; those already inside are local work
+//! which is recorded in the ring, and their barriers wait. A process that is killed leaves the ring, the slots of the requests, and
+//! the durable standing `paired`, from which the next process starts frozen.
+//!
+//! *Order at an exclusion*: gate closed and empty → connection shut (the secondary can acknowledge nothing more) → epoch minted and
+//! `alone` durable → `paired` cleared → barriers answered → gate open. Killed before the mint: the next process is frozen as before. Killed after
+//! it: the next process reads `alone` and serves; requests not yet answered are replayed from their slots.
+//!
+//! *Order at the end of a resynchronisation* ([`Core::pair`]): `paired` durable → end marker into the ring and `paired` set in one step under the lock.
+//! From then on barriers wait, because the secondary may adopt the lineage from that moment. Killed (or stream lost) before the marker was in
+//! the ring: nobody else has this epoch, so the standing goes back to `alone`. Killed after it: the marker is in the ring and
+//! is sent again to the secondary that resumes; a secondary that lost its place and says that it is still inconsistent never adopted, which
+//! also lets us go back ([`Core::unpair`]).
+//!
+//! *Change map.* Every operation is entered, before anybody can see it acknowledged. Entries go only when both sides have made a common checkpoint
+//! durable. A process that starts without a saved map knows nothing and says so (`base` is None) until the next common checkpoint.
+
+use super::changes::Changes;
+use super::gate::Gate;
+use super::report::{Peer, Report, Reporter, Role, Snapshot};
+use super::spec::{Failure, Spec, Synchronous};
+use crate::op::Op;
+use crate::recorder::{Admission, Front, Position, Recorder};
+use crate::resync::Resync;
+use crate::store::{Remembered, Store, StoreError};
+use crate::stream::frame;
+use crate::stream::message::{Place, StreamId};
+use crate::stream::outlet::{Outlet, Source};
+use crate::stream::ring::{HEADROOM, Ring, WINDOW};
+use lineage::{EpochId, Standing};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+/// Bytes of frames a ring can hold.
+pub const RING: u64 = WINDOW + HEADROOM;
+
+pub type Reply = Box<dyn FnOnce() + Send>;
+
+/// Everything that orders operations.
+pub struct Flow {
+    pub ring: Ring<File>,
+    pub changes: Changes,
+    pub role: Role,
+    pub peer: Peer,
+    /// Number of the connection that receives frames.
+    pub link: Option<u64>,
+    /// Operations go into the ring: paired, or a resynchronisation runs.
+    pub appending: bool,
+    /// The secondary's acknowledgement is needed.
+    pub paired: bool,
+    /// Acknowledged by the secondary as the policy demands.
+    pub done: Position,
+    /// Place of the end marker that the secondary has not acknowledged yet.
+    pub end: Option<Position>,
+    pub waiting: BTreeMap<Position, Vec<Reply>>,
+    /// Since when the oldest answer waits, or the ring is not empty, without progress.
+    pub stalled: Option<Instant>,
+    pub resync: Option<Arc<Resync>>,
+    pub checkpoint: Option<Checkpoint>,
+    pub checkpoints: u64,
+    /// Position of the last sealed checkpoint.
+    pub sealed: Position,
+}
+
+/// A checkpoint that is not common yet.
+#[derive(Clone, Copy, Debug)]
+pub struct Checkpoint {
+    pub number: u64,
+    pub position: Position,
+    pub local: bool,
+    pub remote: bool,
+}
+
+/// Shared by all threads of the engine.
+pub struct Core {
+    pub spec: Spec,
+    pub gate: Gate,
+    pub outlet: Outlet,
+    flow: Mutex<Flow>,
+    /// Acknowledgements, room in the ring, losses.
+    pub changed: Condvar,
+    store: Mutex<Store>,
+    pub fronts: RwLock<Vec<Arc<dyn Front>>>,
+    reporter: Reporter,
+    last: Mutex<Option<Snapshot>>,
+    used: AtomicU64,
+    /// Somebody was told to park.
+    parked: AtomicBool,
+    /// Position of a secondary.
+    pub followed: AtomicU64,
+    pub bytes_received: AtomicU64,
+    pub stopping: AtomicBool,
+}
+
+/// A lock whose content is valid at every moment, also after a panic of its holder.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// 128 random bits.
+pub fn random() -> Result<u128, Failure> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes)
+        .map_err(|e| Failure::new(format!("no random numbers: {e}"), "the kernel's random source must be available"))?;
+    Ok(u128::from_le_bytes(bytes))
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        Self::new(error, "the module's state directory must be on a writable disk with free space")
+    }
+}
+
+impl Core {
+    pub fn new(spec: Spec, store: Store, ring: Ring<File>, changes: Changes, reporter: Reporter) -> Self {
+        let done = ring.settled();
+        let used = ring.used();
+        let flow = Flow {
+            changes,
+            role: Role::Idle,
+            peer: Peer::Absent,
+            link: None,
+            appending: false,
+            paired: false,
+            done,
+            end: None,
+            waiting: BTreeMap::new(),
+            stalled: None,
+            resync: None,
+            checkpoint: None,
+            checkpoints: 0,
+            sealed: ring.position(),
+            ring,
+        };
+        Self {
+            spec,
+            gate: Gate::closed(),
+            outlet: Outlet::default(),
+            flow: Mutex::new(flow),
+            changed: Condvar::new(),
+            store: Mutex::new(store),
+            fronts: RwLock::new(Vec::new()),
+            reporter,
+            last: Mutex::new(None),
+            used: AtomicU64::new(used),
+            parked: AtomicBool::new(false),
+            followed: AtomicU64::new(0),
+            bytes_received: AtomicU64::new(0),
+            stopping: AtomicBool::new(false),
+        }
+    }
+
+    pub fn flow(&self) -> MutexGuard<'_, Flow> {
+        lock(&self.flow)
+    }
+
+    /// What is durable.
+    pub fn remembered(&self) -> Remembered {
+        lock(&self.store).now().clone()
+    }
+
+    /// Durable when it returns.
+    pub fn remember(&self, change: impl FnOnce(&mut Remembered)) -> Result<(), StoreError> {
+        lock(&self.store).change(change)
+    }
+
+    pub fn state_file(&self, name: &str) -> std::path::PathBuf {
+        lock(&self.store).file(name)
+    }
+
+    pub fn tell(&self, report: &Report) {
+        (self.reporter)(report);
+    }
+
+    pub fn note(&self, text: impl ToString) {
+        self.tell(&Report::Note { text: text.to_string() });
+    }
+
+    /// The `replica` event, when something changed but the position.
+    pub fn publish(&self) {
+        self.publish_with(false);
+    }
+
+    /// The `replica` event, also when only the position changed.
+    pub fn publish_with(&self, position: bool) {
+        let mut last = lock(&self.last);
+        let remembered = self.remembered();
+        let flow = self.flow();
+        let primary = flow.role == Role::Primary;
+        let snapshot = Snapshot {
+            role: flow.role,
+            standing: remembered.standing,
+            lineage: remembered.lineage,
+            peer: flow.peer,
+            frozen: primary && self.gate.is_closed(),
+            position: match flow.role {
+                Role::Primary => flow.ring.position(),
+                Role::Secondary => self.followed.load(SeqCst),
+                Role::Idle => flow.ring.position().max(self.followed.load(SeqCst)).max(remembered.position),
+            },
+        };
+        drop(flow);
+        let same = last.as_ref().is_some_and(|l| {
+            *l == Snapshot { position: if position { snapshot.position } else { l.position }, ..snapshot.clone() }
+        });
+        if !same {
+            self.tell(&Report::Replica(snapshot.clone()));
+            *last = Some(snapshot);
+        }
+    }
+
+    /// Sends what is in the ring, from this thread if nobody else does.
+    pub fn push(&self) {
+        self.outlet.push(&Frames(self));
+    }
+
+    /// Body of the pump thread.
+    pub fn pump(&self) {
+        self.outlet.pump(&Frames(self));
+    }
+
+    pub fn resume_fronts(&self) {
+        let fronts = self.fronts.read().unwrap_or_else(PoisonError::into_inner).clone();
+        for front in fronts {
+            front.resume();
+        }
+    }
+
+    /// Lets requests go on, unless this node does not serve, or serves in paired service without its peer.
+    pub fn open_gate(&self) {
+        {
+            // Under the lock: a loss of the stream closes the gate under it too.
+            let flow = self.flow();
+            if self.stopping.load(SeqCst) || flow.role != Role::Primary || (flow.paired && flow.link.is_none()) {
+                return;
+            }
+            self.gate.open();
+        }
+        self.parked.store(false, SeqCst);
+        self.resume_fronts();
+    }
+
+    /// Called now and then: a request may have been parked between a check and its queue.
+    pub fn resume_parked(&self) {
+        if !self.gate.is_closed() && self.used.load(SeqCst) < WINDOW && self.parked.swap(false, SeqCst) {
+            self.resume_fronts();
+        }
+    }
+
+    /// Appends `op` under the lock; None when it cannot be, and then the stream is of no use any more.
+    fn append(&self, flow: &mut Flow, text: &[u8], payload: &[u8], counted: bool) -> Position {
+        let n = flow.ring.position() + 1;
+        let written = if flow.appending && counted {
+            let mut header = Vec::with_capacity(text.len() + 48);
+            frame::put_header(&mut header, n, payload.len(), text);
+            if flow.ring.used() == 0 {
+                flow.stalled = Some(Instant::now());
+            }
+            flow.ring.append(n, &header, payload)
+        } else {
+            flow.ring.advance(n)
+        };
+        self.used.store(flow.ring.used(), SeqCst);
+        if let Err(e) = written {
+            self.break_stream(flow, n, &e.to_string());
+        }
+        n
+    }
+
+    /// The ring misses an operation: no secondary may continue from it. The connection is shut down, its reader reports the loss.
+    fn break_stream(&self, flow: &mut Flow, n: Position, reason: &str) {
+        self.note(format!("the stream cannot be continued: {reason}"));
+        if flow.paired {
+            self.gate.close();
+        }
+        let id = random().map_or(StreamId(0), StreamId);
+        if flow.ring.restart(id, n, None).is_err() {
+            self.tell(&Report::Fault { reason: format!("the ring of unacknowledged operations is lost: {reason}") });
+        }
+        self.used.store(0, SeqCst);
+        // Not under the outlet's lock here: the connection is closed by whoever polls next.
+        flow.link = None;
+        self.changed.notify_all();
+    }
+
+    /// An operation of the resynchronisation or of the stream itself: sent, not entered in the change map. None: the connection is gone.
+    pub fn emit(&self, link: u64, op: &Op, payload: &[u8]) -> Option<Position> {
+        let mut text = Vec::new();
+        frame::op_text(op, &mut text).ok()?;
+        let mut flow = self.flow();
+        if flow.link != Some(link) {
+            return None;
+        }
+        let n = self.append(&mut flow, &text, payload, true);
+        let held = flow.link == Some(link);
+        drop(flow);
+        self.outlet.hint();
+        held.then_some(n)
+    }
+
+    /// Puts a checkpoint into the stream when there was activity since the last one and no other is under way. Its number.
+    pub fn begin_checkpoint(&self) -> Option<u64> {
+        let mut text = Vec::new();
+        let mut flow = self.flow();
+        let due = flow.paired && flow.peer == Peer::InSync && flow.end.is_none() && flow.checkpoint.is_none();
+        if !due || flow.link.is_none() || flow.ring.position() <= flow.sealed {
+            return None;
+        }
+        let number = flow.checkpoints + 1;
+        frame::op_text(&Op::Checkpoint { number }, &mut text).ok()?;
+        flow.checkpoints = number;
+        flow.changes.seal(number);
+        let position = self.append(&mut flow, &text, &[], true);
+        flow.sealed = position;
+        flow.checkpoint = Some(Checkpoint { number, position, local: false, remote: false });
+        flow.link.map(|_| number)
+    }
+
+    /// Waits until the ring has room. False: the connection is gone.
+    pub fn wait_room(&self, link: u64, bytes: u64) -> bool {
+        let mut flow = self.flow();
+        loop {
+            if flow.link != Some(link) || self.stopping.load(SeqCst) {
+                return false;
+            }
+            // Half of the window stays for the application.
+            if flow.ring.used() + bytes <= WINDOW / 2 || flow.ring.used() == 0 {
+                return true;
+            }
+            flow =
+                self.changed.wait_timeout(flow, Duration::from_millis(200)).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// The end of a resynchronisation, called under all namespace locks. See the module's text for the order.
+    pub fn pair(&self, link: u64) -> bool {
+        if self.flow().link != Some(link) {
+            return false;
+        }
+        if let Err(e) = self.remember(|r| r.standing = Standing::Paired) {
+            self.note(e);
+            return false;
+        }
+        let lineage = serde_json::to_vec(&self.remembered().lineage).unwrap_or_default();
+        let mut text = Vec::new();
+        let encoded = frame::op_text(&Op::ResyncEnd, &mut text).is_ok();
+        let mut flow = self.flow();
+        if flow.link == Some(link) && encoded {
+            let n = self.append(&mut flow, &text, &lineage, true);
+            if flow.link == Some(link) {
+                flow.paired = true;
+                flow.end = Some(n);
+                flow.resync = None;
+                drop(flow);
+                self.push();
+                return true;
+            }
+        }
+        drop(flow);
+        if let Err(e) = self.remember(|r| r.standing = Standing::Alone) {
+            self.note(e);
+        }
+        false
+    }
+
+    /// The secondary proved that it never adopted our epoch: serve alone again.
+    pub fn unpair(&self) -> Result<(), Failure> {
+        self.remember(|r| r.standing = Standing::Alone)?;
+        self.serve_alone(None)
+    }
+
+    /// What the secondary acknowledged.
+    pub fn acknowledged(&self, link: u64, done: Position, settled: Position) {
+        let mut replies = Vec::new();
+        let mut in_sync = false;
+        {
+            let mut flow = self.flow();
+            if flow.link != Some(link) {
+                return;
+            }
+            let last = flow.ring.position();
+            let (done, settled) = (done.min(last), settled.min(last));
+            let progress = done > flow.done || settled > flow.ring.settled();
+            flow.done = flow.done.max(done);
+            if let Err(e) = flow.ring.settle(settled) {
+                self.note(e);
+            }
+            self.used.store(flow.ring.used(), SeqCst);
+            let done = flow.done;
+            while let Some(entry) = flow.waiting.first_entry() {
+                if *entry.key() > done {
+                    break;
+                }
+                replies.append(&mut entry.remove());
+            }
+            if progress {
+                flow.stalled = (!flow.waiting.is_empty() || flow.ring.used() > 0).then(Instant::now);
+            }
+            if flow.end.is_some_and(|end| end <= done) {
+                flow.end = None;
+                flow.peer = Peer::InSync;
+                let head = self.remembered().lineage.head();
+                flow.changes.rebase(head);
+                in_sync = true;
+            }
+        }
+        for reply in replies {
+            reply();
+        }
+        self.changed.notify_all();
+        if self.used.load(SeqCst) < WINDOW / 2 && self.parked.load(SeqCst) {
+            self.resume_parked();
+        }
+        if in_sync {
+            self.publish();
+        }
+    }
+
+    /// A connection is gone. Freezes in paired service.
+    pub fn lost(&self, link: u64, reason: &str, left: bool) {
+        let resync = {
+            let mut flow = self.flow();
+            // `break_stream` clears the link itself; the connection is then still the attached one of the outlet.
+            if flow.link.is_some_and(|l| l != link) {
+                return;
+            }
+            flow.link = None;
+            flow.checkpoint = None;
+            flow.stalled = None;
+            let frozen = flow.paired && flow.role == Role::Primary;
+            if frozen {
+                self.gate.close();
+                flow.peer = if left { Peer::Left } else { Peer::Lost };
+            } else {
+                flow.peer = if left { Peer::Left } else { Peer::Absent };
+                self.forget_frames(&mut flow);
+            }
+            flow.resync.take()
+        };
+        if let Some(resync) = resync {
+            resync.cancel();
+        }
+        self.changed.notify_all();
+        self.tell(&Report::StreamLost { reason: reason.to_owned() });
+        self.publish();
+        self.resume_parked();
+    }
+
+    /// Nobody will continue from the ring: begin another stream. Not in paired service.
+    pub fn forget_frames(&self, flow: &mut Flow) {
+        flow.appending = false;
+        let position = flow.ring.position();
+        match random() {
+            Ok(id) => {
+                if let Err(e) = flow.ring.restart(StreamId(id), position, None) {
+                    self.note(e);
+                }
+            }
+            Err(e) => self.note(e.reason),
+        }
+        flow.done = position;
+        flow.stalled = None;
+        self.used.store(flow.ring.used(), SeqCst);
+    }
+
+    /// A secondary continues from the ring. None: it cannot any more.
+    pub fn resume(&self, link: u64, place: Place, standing: Standing) -> Option<u64> {
+        let mut flow = self.flow();
+        if flow.role != Role::Primary || !flow.paired {
+            return None;
+        }
+        let offset = flow.ring.offset_after(place.stream, place.position)?;
+        flow.link = Some(link);
+        if standing == Standing::Inconsistent && flow.end.is_none() {
+            // The end marker is in the ring, this process just does not know where: at the last operation at the latest.
+            flow.end = Some(flow.ring.position());
+        }
+        flow.peer = if flow.end.is_some() { Peer::Syncing } else { Peer::InSync };
+        flow.stalled = (flow.ring.used() > 0).then(Instant::now);
+        Some(offset)
+    }
+
+    /// Makes an epoch that the peer does not have, durably, and goes on alone. See the module's text for the order.
+    pub fn exclude(&self) -> Result<(), Failure> {
+        self.gate.close_and_drain();
+        self.outlet.detach();
+        let old = {
+            let mut flow = self.flow();
+            flow.link = None;
+            flow.ring.position()
+        };
+        let (id, stream) = (EpochId(random()?), StreamId(random()?));
+        self.remember(|r| {
+            r.lineage.mint(id, old);
+            r.standing = Standing::Alone;
+            r.position = old;
+            r.unshared = true;
+            r.covered_by = None;
+        })?;
+        self.serve_alone(Some(stream))
+    }
+
+    fn serve_alone(&self, stream: Option<StreamId>) -> Result<(), Failure> {
+        let stream = stream.map_or_else(|| random().map(StreamId), Ok)?;
+        let waiting = {
+            let mut flow = self.flow();
+            flow.paired = false;
+            flow.end = None;
+            flow.appending = false;
+            flow.checkpoint = None;
+            flow.stalled = None;
+            flow.peer = Peer::Absent;
+            let position = flow.ring.position();
+            flow.ring.restart(stream, position, None).map_err(|e| Failure::new(e, "restart the module"))?;
+            flow.done = position;
+            self.used.store(0, SeqCst);
+            std::mem::take(&mut flow.waiting)
+        };
+        for reply in waiting.into_values().flatten() {
+            reply();
+        }
+        self.changed.notify_all();
+        self.open_gate();
+        self.publish();
+        Ok(())
+    }
+
+    /// Waits until the secondary acknowledged and settled everything up to `n`. False: not in time, or the stream is lost.
+    pub fn wait_settled(&self, n: Position, limit: Duration) -> bool {
+        let deadline = Instant::now() + limit;
+        let mut flow = self.flow();
+        loop {
+            if flow.done >= n && flow.ring.settled() >= n {
+                return true;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if flow.link.is_none() || left.is_zero() {
+                return false;
+            }
+            flow = self.changed.wait_timeout(flow, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
+/// The ring as the outlet sees it.
+struct Frames<'a>(&'a Core);
+
+impl Source for Frames<'_> {
+    fn read(&self, from: u64, max: usize, out: &mut Vec<u8>) {
+        let flow = self.0.flow();
+        // Without a link, or after a restart of the ring, what the outlet asks for is not there.
+        if flow.link.is_none() || flow.ring.read(from, max, out).is_err() {
+            out.clear();
+        }
+    }
+}
+
+thread_local! {
+    static TEXT: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Recorder for Core {
+    fn enter(&self, _bytes: usize) -> Admission {
+        if !self.gate.enter() {
+            self.parked.store(true, SeqCst);
+            return Admission::Park;
+        }
+        if self.used.load(SeqCst) >= WINDOW {
+            self.parked.store(true, SeqCst);
+            if self.used.load(SeqCst) >= WINDOW {
+                self.gate.leave();
+                return Admission::Park;
+            }
+        }
+        Admission::Go
+    }
+
+    fn leave(&self) {
+        self.gate.leave();
+    }
+
+    fn record(&self, op: &Op, payload: &[u8]) -> Position {
+        let urgent = matches!(op, Op::Sync { .. } | Op::SyncDir { .. });
+        let (n, sends, resync) = TEXT.with_borrow_mut(|text| {
+            let encoded = frame::op_text(op, text);
+            let mut flow = self.flow();
+            flow.changes.record(op, payload.len());
+            let n = self.append(&mut flow, text, payload, encoded.is_ok());
+            if encoded.is_err() && flow.appending {
+                self.break_stream(&mut flow, n, "an operation's paths are too long for the stream");
+            }
+            (n, flow.link.is_some(), flow.resync.clone())
+        });
+        // Still under the front's locks, as the walker demands, but not under ours: it emits while it holds its own.
+        if let Some(resync) = resync {
+            resync.note_live(op);
+        }
+        if sends {
+            if urgent || self.every_change_waits() {
+                self.push();
+            } else {
+                self.outlet.hint();
+            }
+        }
+        n
+    }
+
+    fn when_acknowledged(&self, position: Position, reply: Reply) {
+        {
+            let mut flow = self.flow();
+            if flow.paired && flow.done < position {
+                if flow.waiting.is_empty() && flow.stalled.is_none() {
+                    flow.stalled = Some(Instant::now());
+                }
+                flow.waiting.entry(position).or_default().push(reply);
+                return;
+            }
+        }
+        reply();
+    }
+
+    fn every_change_waits(&self) -> bool {
+        self.spec.synchronous == Synchronous::Write
+    }
+}

@@ -1,0 +1,581 @@
+//! A secondary's side: connect, tell where we are, apply in order, acknowledge.
+//!
+//! # Crash windows
+//! *Place.* Written after the operations before it were applied, and before they are acknowledged: a new process applies at most some operations
+//! again (they may be), and never misses one. It belongs to the present boot: after a reboot the page cache is gone and so is the place.
+//! *Begin of a resynchronisation*: `inconsistent` is durable before anything of it is applied. *Its end*: everything is on the disk, then lineage and
+//! `paired` are durable, then it is acknowledged. Killed in between, the end marker comes again, to the same effect.
+//! *Barriers* with `async="none"`: acknowledged up to the operation before the oldest barrier that the disk has not confirmed. A process that
+//! continues somewhere makes everything durable first, since it does not know what its predecessor's barriers still waited for.
+//! *End*: after [`Follower::stop`] returned nothing is acknowledged any more: whoever takes over may rely on it.
+
+use super::core::{Core, lock};
+use super::report::{Peer, Report};
+use super::serve::{HANDSHAKE, Line, LineError, tune};
+use super::spec::{Asynchronous, Failure, Spec};
+use crate::apply::{Applied, Applier, Options};
+use crate::op::Op;
+use crate::recorder::Position;
+use crate::salvage::Salvage;
+use crate::store::PlaceFile;
+use crate::stream::frame::{self, Body};
+use crate::stream::message::{Control, Hello, Mode, Place, StreamId, VERSION};
+use crate::tree::Exclude;
+use lineage::{Lineage, Relation, Standing};
+use std::collections::BTreeSet;
+use std::io::Write as _;
+use std::net::TcpStream;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime};
+use wire::channel::{Channel, Sealer};
+
+const BACK_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
+/// Without a barrier, acknowledge after this many bytes.
+const ACK_BYTES: usize = 1024 * 1024;
+/// Most bytes put aside in one resynchronisation.
+const SALVAGE_BUDGET: u64 = 64 << 30;
+
+/// A running secondary.
+pub struct Follower {
+    shared: Arc<Shared>,
+    thread: JoinHandle<Option<Ended>>,
+}
+
+/// What is left of a secondary.
+pub struct Ended {
+    pub place: Option<Place>,
+    pub applier: Applier,
+}
+
+/// What an applier is made of.
+pub struct Making {
+    pub excludes: Vec<Arc<Exclude>>,
+    pub roots: Vec<OwnedFd>,
+}
+
+impl Making {
+    /// `salvage`: what is overwritten or removed never reached the other node, and is put aside first.
+    pub fn applier(&self, spec: &Spec, inconsistent: bool, salvage: bool) -> Result<Applier, Failure> {
+        let paths: Vec<_> = spec.directories.iter().map(|d| d.path.clone()).collect();
+        let directory = spec.salvage_dir.as_ref().filter(|_| salvage);
+        let salvage = directory.map(|d| Salvage::new(d, SystemTime::now(), &paths, SALVAGE_BUDGET));
+        let options = Options { excludes: self.excludes.clone(), salvage, inconsistent };
+        Ok(Applier::new(super::place::duplicate(&self.roots)?, options))
+    }
+}
+
+struct Shared {
+    stop: AtomicBool,
+    /// To wake up the thread that reads.
+    socket: Mutex<Option<TcpStream>>,
+    acker: Arc<Acker>,
+}
+
+/// Work for the pool: barriers and checkpoints.
+enum Job {
+    Sync { connection: u64, n: Position, target: Option<OwnedFd>, data_only: bool },
+    Checkpoint { number: u64, roots: Vec<OwnedFd> },
+}
+
+/// Says to the primary what is done. Shared by the applier, the pool and the ticker.
+struct Acker {
+    state: Mutex<AckState>,
+}
+
+struct AckState {
+    writer: Option<Writer>,
+    /// Counts connections: a barrier of a former one says nothing about this one.
+    connection: u64,
+    applied: Position,
+    /// Barriers that the disk has not confirmed.
+    pending: BTreeSet<Position>,
+    sent: Option<(Position, Position)>,
+}
+
+struct Writer {
+    stream: TcpStream,
+    sealer: Sealer,
+    plain: Vec<u8>,
+    sealed: Vec<u8>,
+}
+
+impl Writer {
+    fn send(&mut self, control: &Control, payload: &[u8]) -> Result<(), LineError> {
+        self.plain.clear();
+        self.sealed.clear();
+        frame::put_control(&mut self.plain, control, payload)?;
+        self.sealer.seal_into(&self.plain, &mut self.sealed)?;
+        self.stream.write_all(&self.sealed).map_err(LineError::Io)
+    }
+}
+
+impl Acker {
+    fn attach(&self, writer: Writer, applied: Position) {
+        let mut state = lock(&self.state);
+        state.connection += 1;
+        state.applied = applied;
+        state.writer = Some(writer);
+        state.sent = None;
+        state.pending.clear();
+    }
+
+    fn detach(&self) {
+        lock(&self.state).writer = None;
+    }
+
+    fn send(&self, control: &Control, payload: &[u8]) {
+        let mut state = lock(&self.state);
+        let failed = state.writer.as_mut().is_some_and(|w| w.send(control, payload).is_err());
+        if failed && let Some(writer) = state.writer.take() {
+            // The reading thread notices.
+            let _ = writer.stream.shutdown(std::net::Shutdown::Both);
+        }
+    }
+
+    /// Acknowledges when there is something new to say. True: something was sent.
+    fn acknowledge(&self) -> bool {
+        let (done, settled) = {
+            let mut state = lock(&self.state);
+            let done = state.pending.first().map_or(state.applied, |first| first.saturating_sub(1).min(state.applied));
+            let now = (done, state.applied);
+            if state.sent == Some(now) || state.writer.is_none() {
+                return false;
+            }
+            state.sent = Some(now);
+            now
+        };
+        self.send(&Control::Ack { done, settled }, &[]);
+        true
+    }
+
+    fn applied(&self, n: Position) {
+        lock(&self.state).applied = n;
+    }
+}
+
+impl Follower {
+    /// Starts to follow. `psk`: of the stream.
+    pub fn start(
+        core: Arc<Core>,
+        psk: Option<[u8; 32]>,
+        applier: Applier,
+        making: Making,
+        places: PlaceFile,
+        place: Option<Place>,
+        full: bool,
+    ) -> std::io::Result<Self> {
+        let acker = Arc::new(Acker {
+            state: Mutex::new(AckState {
+                writer: None,
+                connection: 0,
+                applied: 0,
+                pending: BTreeSet::new(),
+                sent: None,
+            }),
+        });
+        let shared = Arc::new(Shared { stop: AtomicBool::new(false), socket: Mutex::new(None), acker: acker.clone() });
+        let (jobs, work) = channel();
+        let work = Arc::new(Mutex::new(work));
+        for _ in 0..3 {
+            let (work, core, acker) = (work.clone(), core.clone(), acker.clone());
+            std::thread::Builder::new().name("disk".into()).spawn(move || pool(&work, &core, &acker))?;
+        }
+        let ticker = shared.clone();
+        std::thread::Builder::new().name("alive".into()).spawn(move || alive(&ticker))?;
+        let mut session = Session { core, psk, applier, making, places, place, full, shared: shared.clone(), jobs };
+        let thread = std::thread::Builder::new().name("follow".into()).spawn(move || {
+            session.run();
+            Some(Ended { place: session.place, applier: session.applier })
+        })?;
+        Ok(Self { shared, thread })
+    }
+
+    /// Stops receiving; complete frames that were received are applied. Nothing is acknowledged after the return.
+    pub fn stop(self, goodbye: bool) -> Option<Ended> {
+        if goodbye {
+            self.shared.acker.send(&Control::Leaving, &[]);
+        }
+        self.shared.stop.store(true, SeqCst);
+        self.shared.acker.detach();
+        if let Some(socket) = lock(&self.shared.socket).as_ref() {
+            let _ = socket.shutdown(std::net::Shutdown::Both);
+        }
+        self.thread.join().ok().flatten()
+    }
+}
+
+/// The ticker: signs of life, also while the applier waits for its disk.
+fn alive(shared: &Shared) {
+    while !shared.stop.load(SeqCst) {
+        std::thread::sleep(Duration::from_millis(500));
+        if !shared.acker.acknowledge() {
+            shared.acker.send(&Control::Ping, &[]);
+        }
+    }
+}
+
+fn pool(work: &Mutex<Receiver<Job>>, core: &Core, acker: &Acker) {
+    loop {
+        let job = lock(work).recv();
+        match job {
+            Err(_) => return,
+            Ok(Job::Sync { connection, n, target, data_only }) => {
+                let outcome = target
+                    .map_or(Ok(()), |fd| if data_only { rustix::fs::fdatasync(fd) } else { rustix::fs::fsync(fd) });
+                match outcome {
+                    Ok(()) => {
+                        {
+                            let mut state = lock(&acker.state);
+                            if state.connection == connection {
+                                state.pending.remove(&n);
+                            }
+                        }
+                        acker.acknowledge();
+                    }
+                    Err(e) => {
+                        core.note(format!("the disk of the secondary cannot make operation {n} durable: {e}"));
+                        acker.send(&Control::CannotApply { position: n, reason: e.to_string() }, &[]);
+                    }
+                }
+            }
+            Ok(Job::Checkpoint { number, roots }) => match roots.iter().try_for_each(rustix::fs::syncfs) {
+                Ok(()) => acker.send(&Control::Checkpointed { number }, &[]),
+                Err(e) => core.note(format!("a replicated directory cannot be made durable: {e}")),
+            },
+        }
+    }
+}
+
+struct Session {
+    core: Arc<Core>,
+    psk: Option<[u8; 32]>,
+    applier: Applier,
+    making: Making,
+    places: PlaceFile,
+    place: Option<Place>,
+    full: bool,
+    shared: Arc<Shared>,
+    jobs: Sender<Job>,
+}
+
+/// What one connection agreed upon.
+struct Agreed {
+    prompt: bool,
+    lineage: Lineage,
+    begun: Instant,
+    files: u64,
+    bytes: u64,
+}
+
+impl Session {
+    fn run(&mut self) {
+        let mut pause = BACK_OFF.0;
+        let mut said = String::new();
+        while !self.stopped() {
+            let mut up = false;
+            let outcome = self.connection(&mut up);
+            self.shared.acker.detach();
+            *lock(&self.shared.socket) = None;
+            let reason = match outcome {
+                Ok(()) => "the primary left".to_owned(),
+                Err(e) => e.to_string(),
+            };
+            if up {
+                let synced = self.core.remembered().standing == Standing::Paired;
+                {
+                    let mut flow = self.core.flow();
+                    if flow.peer != Peer::Left {
+                        flow.peer = if synced { Peer::Lost } else { Peer::Absent };
+                    }
+                }
+                self.core.tell(&Report::StreamLost { reason: reason.clone() });
+                self.core.publish();
+                pause = BACK_OFF.0;
+                said.clear();
+            } else if said != reason {
+                self.core.note(format!("not connected to {}: {reason}", self.core.spec.peer_address));
+                said = reason;
+            }
+            let until = Instant::now() + pause;
+            while !self.stopped() && Instant::now() < until {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            pause = (pause * 2).min(BACK_OFF.1);
+        }
+    }
+
+    fn stopped(&self) -> bool {
+        self.shared.stop.load(SeqCst) || self.core.stopping.load(SeqCst)
+    }
+
+    fn connection(&mut self, up: &mut bool) -> Result<(), LineError> {
+        let stream =
+            TcpStream::connect_timeout(&self.core.spec.peer_address, Duration::from_secs(2)).map_err(LineError::Io)?;
+        let channel = Channel::connect(stream, self.psk.as_ref(), Instant::now() + HANDSHAKE)?;
+        let (stream, sealer, opener) = channel.split();
+        tune(&stream, Duration::from_millis(self.core.spec.send_timeout_ms.max(1000))).map_err(LineError::Io)?;
+        *lock(&self.shared.socket) = Some(stream.try_clone().map_err(LineError::Io)?);
+        if self.stopped() {
+            return Ok(());
+        }
+        let mut writer = Writer {
+            stream: stream.try_clone().map_err(LineError::Io)?,
+            sealer,
+            plain: Vec::new(),
+            sealed: Vec::new(),
+        };
+        let remembered = self.core.remembered();
+        let hello = Hello {
+            version: VERSION,
+            module: self.core.spec.module.clone(),
+            node: self.core.spec.node.clone(),
+            directories: self.core.spec.directories.len() as u16,
+            lineage: remembered.lineage,
+            standing: remembered.standing,
+            place: self.place,
+            unshared: remembered.unshared,
+            covered_by: remembered.covered_by,
+            full: self.full,
+        };
+        writer.send(&Control::Hello(hello), &[])?;
+        let mut line = Line::new(stream, opener);
+        match line.control()?.0 {
+            Control::Welcome { mode, place, covered_by, prompt, lineage } => {
+                let agreed = Agreed { prompt, lineage, begun: Instant::now(), files: 0, bytes: 0 };
+                self.agree(mode, place, covered_by, &agreed.lineage)?;
+                *up = true;
+                self.shared.acker.attach(writer, place.position);
+                self.core.tell(&Report::StreamUp {});
+                self.core.publish();
+                self.core.tell(&Report::ResyncBegin { mode, files: 0, bytes: 0 });
+                if mode == Mode::Resume {
+                    self.core.tell(&Report::ResyncEnd { files: 0, bytes: 0, ms: 0 });
+                    self.shared.acker.acknowledge();
+                }
+                self.receive(&mut line, agreed)
+            }
+            Control::Refused { reason } => Err(LineError::Protocol(format!("the primary refuses: {reason}"))),
+            other => Err(LineError::Protocol(format!("unexpected answer of the primary: {other:?}"))),
+        }
+    }
+
+    /// Makes durable what the welcome changes.
+    fn agree(
+        &mut self,
+        mode: Mode,
+        place: Place,
+        covered_by: Option<StreamId>,
+        theirs: &Lineage,
+    ) -> Result<(), LineError> {
+        let storage = |e: crate::store::StoreError| LineError::Protocol(e.to_string());
+        if mode == Mode::Resume {
+            if self.place.is_none_or(|p| p.position != place.position) {
+                return Err(LineError::Protocol("the primary resumes at another place than ours".into()));
+            }
+            self.applier.set_replaying(true);
+            if self.core.spec.asynchronous == Asynchronous::None {
+                self.applier.sync_everything().map_err(LineError::Io)?;
+            }
+        } else {
+            let remembered = self.core.remembered();
+            let unseen = remembered.lineage.head().is_some()
+                && (self.full || remembered.unshared || remembered.lineage.compare(theirs) == Relation::Diverged);
+            let made = self.making.applier(&self.core.spec, true, unseen);
+            self.applier = made.map_err(|e| LineError::Protocol(e.reason))?;
+            self.core
+                .remember(|r| {
+                    r.standing = Standing::Inconsistent;
+                    r.covered_by = covered_by;
+                })
+                .map_err(storage)?;
+        }
+        self.put_place(Some(place)).map_err(LineError::Io)?;
+        let paired = self.core.remembered().standing == Standing::Paired;
+        self.core.flow().peer = if paired { Peer::InSync } else { Peer::Syncing };
+        Ok(())
+    }
+
+    fn put_place(&mut self, place: Option<Place>) -> std::io::Result<()> {
+        if self.place != place {
+            self.places.write(place)?;
+            self.place = place;
+        }
+        if let Some(place) = place {
+            self.core.followed.store(place.position, SeqCst);
+        }
+        Ok(())
+    }
+
+    fn receive(&mut self, line: &mut Line, mut agreed: Agreed) -> Result<(), LineError> {
+        let Some(mut place) = self.place else { return Ok(()) };
+        let mut unacknowledged = 0;
+        loop {
+            let mut barrier = false;
+            let mut goodbye = false;
+            let outcome = loop {
+                let Some(frame) = line.decoder.next()? else { break Ok(()) };
+                unacknowledged += frame.payload.len() + 128;
+                match frame.body {
+                    Body::Op(op) => {
+                        if frame.n != place.position + 1 {
+                            break Err(LineError::Protocol(format!(
+                                "operation {} follows {}",
+                                frame.n, place.position
+                            )));
+                        }
+                        match self.apply(frame.n, &op, frame.payload, &mut agreed) {
+                            Ok(()) => place.position = frame.n,
+                            Err(e) => break Err(e),
+                        }
+                        match op {
+                            Op::Goodbye => goodbye = true,
+                            Op::Sync { .. } | Op::SyncDir { .. } | Op::ResyncEnd => barrier = true,
+                            _ => {}
+                        }
+                    }
+                    Body::Control(Control::Ping) => barrier = true,
+                    Body::Control(Control::Common { number, position }) => {
+                        let remembered = self.core.remembered();
+                        self.core.flow().changes.retire(number, remembered.lineage.head());
+                        if let Err(e) = self.core.remember(|r| r.position = position) {
+                            self.core.note(e);
+                        }
+                    }
+                    Body::Control(other) => {
+                        break Err(LineError::Protocol(format!("unexpected message of the primary: {other:?}")));
+                    }
+                }
+            };
+            // Applied, then placed, then acknowledged.
+            self.put_place(Some(place)).map_err(LineError::Io)?;
+            self.shared.acker.applied(place.position);
+            if barrier || goodbye || agreed.prompt || unacknowledged >= ACK_BYTES || outcome.is_err() {
+                self.shared.acker.acknowledge();
+                unacknowledged = 0;
+            }
+            outcome?;
+            if goodbye {
+                self.core.flow().peer = Peer::Left;
+                return Ok(());
+            }
+            if self.stopped() {
+                return Ok(());
+            }
+            let received = line.fill()?;
+            self.core.bytes_received.fetch_add(received as u64, SeqCst);
+        }
+    }
+
+    fn apply(&mut self, n: Position, op: &Op, payload: &[u8], agreed: &mut Agreed) -> Result<(), LineError> {
+        match op {
+            Op::Sync { data_only, .. } => self.barrier(n, op, *data_only)?,
+            Op::SyncDir { .. } => self.barrier(n, op, false)?,
+            Op::Checkpoint { number } => {
+                self.core.flow().changes.seal(*number);
+                let roots = self
+                    .making
+                    .roots
+                    .iter()
+                    .map(OwnedFd::try_clone)
+                    .collect::<Result<_, _>>()
+                    .map_err(LineError::Io)?;
+                let _ = self.jobs.send(Job::Checkpoint { number: *number, roots });
+            }
+            Op::Goodbye => self.applier.sync_everything().map_err(LineError::Io)?,
+            Op::ResyncEnd => {
+                self.change(n, op, payload)?;
+                self.adopt(payload, agreed)?;
+            }
+            _ => {
+                if matches!(op, Op::SyncData { .. }) {
+                    agreed.bytes += payload.len() as u64;
+                } else if matches!(op, Op::SyncMeta { .. }) {
+                    agreed.files += 1;
+                }
+                self.core.flow().changes.record(op, payload.len());
+                self.change(n, op, payload)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn change(&mut self, n: Position, op: &Op, payload: &[u8]) -> Result<(), LineError> {
+        match self.applier.apply(op, payload) {
+            Ok(Applied::Answer(answer)) => self.shared.acker.send(&Control::Answer, &answer),
+            Ok(_) => {}
+            Err(e) => {
+                let reason = e.to_string();
+                self.shared.acker.send(&Control::CannotApply { position: n, reason: reason.clone() }, &[]);
+                self.diverged();
+                return Err(LineError::Protocol(format!("operation {n} cannot be applied: {reason}")));
+            }
+        }
+        for saved in self.applier.salvaged() {
+            self.core.tell(&Report::Salvaged { path: saved.path.display().to_string(), bytes: saved.bytes });
+        }
+        Ok(())
+    }
+
+    /// What we have is not what the primary has: everything must be compared, and we must not serve.
+    fn diverged(&mut self) {
+        let outcome = self.core.remember(|r| {
+            if r.standing == Standing::Paired {
+                r.standing = Standing::Outdated;
+            }
+            r.covered_by = None;
+            r.unshared = true;
+        });
+        if let Err(e) = outcome {
+            self.core.tell(&Report::Fault { reason: e.to_string() });
+        }
+        if let Err(e) = self.put_place(None) {
+            self.core.note(e);
+        }
+        self.core.publish();
+    }
+
+    fn barrier(&mut self, n: Position, op: &Op, data_only: bool) -> Result<(), LineError> {
+        if self.core.spec.asynchronous == Asynchronous::None {
+            let target = self.applier.sync_target(op).map_err(|e| LineError::Protocol(e.to_string()))?;
+            let connection = {
+                let mut state = lock(&self.shared.acker.state);
+                state.pending.insert(n);
+                state.connection
+            };
+            let _ = self.jobs.send(Job::Sync { connection, n, target, data_only });
+        }
+        Ok(())
+    }
+
+    /// Both trees are equal here.
+    fn adopt(&mut self, payload: &[u8], agreed: &Agreed) -> Result<(), LineError> {
+        let lineage: Lineage = serde_json::from_slice(payload).unwrap_or_else(|_| agreed.lineage.clone());
+        if lineage.head().is_none() {
+            return Err(LineError::Protocol("the end of the resynchronisation names no epoch".into()));
+        }
+        self.applier.sync_everything().map_err(LineError::Io)?;
+        let head = lineage.head();
+        self.core
+            .remember(|r| {
+                r.lineage = lineage;
+                r.standing = Standing::Paired;
+                r.unshared = false;
+                r.covered_by = None;
+            })
+            .map_err(|e| LineError::Protocol(e.to_string()))?;
+        self.full = false;
+        {
+            let mut flow = self.core.flow();
+            flow.peer = Peer::InSync;
+            flow.changes.rebase(head);
+        }
+        let ms = agreed.begun.elapsed().as_millis() as u64;
+        self.core.tell(&Report::ResyncEnd { files: agreed.files, bytes: agreed.bytes, ms });
+        self.core.publish();
+        Ok(())
+    }
+}

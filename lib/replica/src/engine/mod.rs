@@ -1,0 +1,687 @@
+//! Which role does this replica play: the orders of docs/architecture.md §3, carried out one at a time.
+//!
+//! Order of the steps in every order: first what makes the replica safe (gate, mount, durable standing), then what lets requests through. The gate
+//! is closed from the start and is opened last. An order that fails half-way leaves the gate closed or the directory plain.
+
+pub mod block;
+mod changes;
+pub mod choose;
+mod core;
+mod follow;
+mod gate;
+mod place;
+pub mod report;
+mod serve;
+pub mod spec;
+mod tick;
+
+use self::block::{Block, boot_id};
+use self::changes::Changes;
+use self::core::{Core, RING, lock, random};
+use self::follow::{Ended, Follower, Making};
+use self::report::{Peer, Report, Reporter, Role};
+use self::serve::Server;
+use self::spec::{Failure, Order, PeerMode, Spec};
+use crate::change_map::ChangeMap;
+use crate::front::{self, FrontError, FrontSession, FrontSpec, Keeper, Unmount, kept_prefixes};
+use crate::op::Op;
+use crate::recorder::Front;
+use crate::store::{PlaceFile, Store};
+use crate::stream::message::{Place, StreamId};
+use crate::stream::ring::{self, Ring};
+use lineage::Standing;
+use std::fs::File;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering::SeqCst;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+use sys::store::StoreClient;
+
+/// Name of the ring in the descriptor store.
+const RING_NAME: &str = "ring";
+/// How long programs may take to let go of the directory at an orderly end.
+const LETTING_GO: Duration = Duration::from_secs(5);
+
+/// The engine of one module.
+pub struct Engine {
+    core: Arc<Core>,
+    server: Arc<Server>,
+    keeper: Option<Arc<Kept>>,
+    /// Descriptors of a former process that nobody has taken yet.
+    kept: Vec<(String, OwnedFd)>,
+    state: State,
+}
+
+enum State {
+    Idle,
+    Primary { fronts: Vec<FrontSession> },
+    Secondary { follower: Follower, blocks: Vec<Block> },
+}
+
+/// The descriptor store as the front sees it.
+struct Kept {
+    client: StoreClient,
+    reporter: Reporter,
+}
+
+impl Keeper for Kept {
+    fn keep(&self, name: &str, fd: BorrowedFd<'_>) {
+        if let Err(e) = self.client.keep(name, fd) {
+            (self.reporter)(&Report::Note { text: format!("descriptor {name} will not outlive this process: {e}") });
+        }
+    }
+
+    fn drop(&self, name: &str) {
+        // The runner is gone when this fails, and the descriptors with it.
+        let _ = self.client.drop_name(name);
+    }
+}
+
+impl Engine {
+    /// Starts the threads; plays no role yet. `store`: the descriptor store and what it kept.
+    pub fn start(
+        spec: Spec,
+        store: Option<(StoreClient, Vec<(String, OwnedFd)>)>,
+        reporter: Reporter,
+    ) -> Result<Self, Failure> {
+        let psk = match &spec.key_file {
+            Some(path) => Some(
+                wire::key::ClusterKey::load(path)
+                    .map_err(|e| Failure::new(e, "see man sk-cluster"))?
+                    .stream_psk(&spec.module),
+            ),
+            None => None,
+        };
+        let excludes = place::excludes(&spec.directories)?;
+        let memory = Store::open(&spec.state_dir)?;
+        let remembered = memory.now().clone();
+        place::unblock_stale(&memory.file("blocked"));
+        let (keeper, mut kept) = match store {
+            Some((client, kept)) => (Some(Arc::new(Kept { client, reporter: reporter.clone() })), kept),
+            None => (None, Vec::new()),
+        };
+        let floor = remembered.position.max(remembered.lineage.0.first().map_or(0, |e| e.start));
+        let ring = Self::ring(&mut kept, keeper.as_deref(), floor, &reporter)?;
+        let changes = match remembered.saved_map {
+            Some(saved) => Changes::restored(ChangeMap::load(&memory.changes_file()), saved),
+            None => Changes::new(ChangeMap::unknown(), StreamId(random()?)),
+        };
+        let core = Arc::new(Core::new(spec, memory, ring, changes, reporter));
+        core.followed.store(floor, SeqCst);
+        let server = Arc::new(Server::new(core.clone(), psk, excludes));
+        let engine = Self { core, server, keeper, kept, state: State::Idle };
+        engine.threads()?;
+        engine.core.publish();
+        Ok(engine)
+    }
+
+    fn ring(
+        kept: &mut Vec<(String, OwnedFd)>,
+        keeper: Option<&Kept>,
+        position: u64,
+        reporter: &Reporter,
+    ) -> Result<Ring<File>, Failure> {
+        if let Some(at) = kept.iter().position(|(name, _)| name == RING_NAME) {
+            match Ring::open(File::from(kept.swap_remove(at).1), RING) {
+                Ok(ring) => return Ok(ring),
+                Err(e) => reporter(&Report::Note { text: format!("the ring of a former process cannot be used: {e}") }),
+            }
+        }
+        let failed = |e: &dyn std::fmt::Display| {
+            Failure::new(format!("no memory for the ring: {e}"), "free memory, then restart the module")
+        };
+        let file = ring::memory_file(RING).map_err(|e| failed(&e))?;
+        let shared = file.try_clone().map_err(|e| failed(&e))?;
+        let ring = Ring::create(file, RING, StreamId(random()?), position).map_err(|e| failed(&e))?;
+        if let Some(keeper) = keeper {
+            keeper.keep(RING_NAME, shared.as_fd());
+        }
+        Ok(ring)
+    }
+
+    fn threads(&self) -> Result<(), Failure> {
+        let spawn = |name: &str, body: Box<dyn FnOnce() + Send>| {
+            let spawned = std::thread::Builder::new().name(name.into()).spawn(body);
+            spawned.map(drop).map_err(|e| Failure::new(format!("no thread: {e}"), "raise the limit of processes"))
+        };
+        let server = self.server.clone();
+        spawn("listen", Box::new(move || server.listen()))?;
+        let core = self.core.clone();
+        spawn("pump", Box::new(move || core.pump()))?;
+        let core = self.core.clone();
+        spawn("tick", Box::new(move || tick::run(&core)))?;
+        let server = self.server.clone();
+        spawn("checkpoint", Box::new(move || tick::checkpoints(&server.core, &server.roots)))
+    }
+
+    /// Carries out an order.
+    pub fn order(&mut self, order: Order) -> Result<(), Failure> {
+        let outcome = match order {
+            Order::Primary { peer, force } => self.primary(peer, force),
+            Order::Secondary { full } => self.secondary(full),
+            Order::ExcludePeer => self.exclude_peer(),
+            Order::Promote { peer } => self.promote(peer),
+            Order::Demote => self.demote(),
+            Order::Outdate => self.outdate(),
+            Order::Retire => self.retire(),
+        };
+        self.core.publish();
+        outcome
+    }
+
+    /// Tells the present snapshot again.
+    pub fn publish(&self) {
+        self.core.publish_with(true);
+    }
+
+    /// What to call, from any thread, when the runner is gone, also while an order is being carried out: nothing is admitted or
+    /// acknowledged any more, and whoever waits for the peer stops waiting. [`Engine::release`] does the rest.
+    pub fn abandoner(&self) -> impl FnOnce() + Send + 'static {
+        let core = self.core.clone();
+        move || {
+            core.gate.close();
+            core.stopping.store(true, SeqCst);
+            core.flow().link = None;
+            core.outlet.detach();
+            core.changed.notify_all();
+        }
+    }
+
+    fn primary(&mut self, peer: PeerMode, force: bool) -> Result<(), Failure> {
+        match &self.state {
+            State::Primary { .. } => {
+                let paired = self.core.flow().paired;
+                return match peer {
+                    PeerMode::Excluded if paired => self.core.exclude(),
+                    PeerMode::Paired if !paired => Err(not_paired()),
+                    _ => Ok(()),
+                };
+            }
+            State::Secondary { .. } => return self.promote(peer),
+            State::Idle => {}
+        }
+        let standing = self.core.remembered().standing;
+        // A mount of a former process: its role goes on.
+        let continued = self.kept.iter().any(|(name, _)| name.starts_with("fuse:"));
+        match (peer, standing) {
+            (PeerMode::Excluded, Standing::Alone) | (PeerMode::Paired, Standing::Paired) => {}
+            (PeerMode::Excluded, _) if force || (continued && standing == Standing::Paired) => {}
+            (PeerMode::Excluded, _) => {
+                let name = serde_json::to_string(&standing).unwrap_or_default();
+                return Err(Failure::new(
+                    format!("the data of this node is {}, its peer may have newer data", name.trim_matches('"')),
+                    "start the node with the newer data first, or force this one with prim",
+                ));
+            }
+            (PeerMode::Paired, _) => return Err(not_paired()),
+        }
+        self.serve(peer, None)
+    }
+
+    /// Mounts and serves. `from`: the place up to which a promoted secondary applied.
+    fn serve(&mut self, peer: PeerMode, from: Option<Place>) -> Result<(), Failure> {
+        let core = self.core.clone();
+        core.gate.close();
+        let mut kept = std::mem::take(&mut self.kept);
+        if !kept.iter().any(|(name, _)| name.starts_with("fuse:")) {
+            // With a mount of ours in the way nothing can be checked; it was checked when that was made.
+            place::check(&core.spec.directories)?;
+        }
+        // Not clean any more: the saved map and the knowledge that all was shared end here.
+        core.remember(|r| {
+            r.unshared = true;
+            r.saved_map = None;
+        })?;
+        {
+            let mut flow = core.flow();
+            if let Some(place) = from {
+                let position = place.position.max(flow.ring.position());
+                let origin = (peer == PeerMode::Paired).then_some((place.stream, place.position));
+                let position = if origin.is_some() { place.position } else { position };
+                flow.ring
+                    .restart(StreamId(random()?), position, origin)
+                    .map_err(|e| Failure::new(e, "restart the module"))?;
+                flow.done = position;
+                flow.sealed = position;
+            }
+            flow.role = Role::Primary;
+            flow.paired = peer == PeerMode::Paired;
+            flow.appending = flow.paired;
+            flow.peer = if flow.paired { Peer::Lost } else { Peer::Absent };
+            if core.remembered().standing == Standing::Paired {
+                // Also when the peer will be excluded: until the epoch is minted its acknowledgement is what counts.
+                flow.paired = true;
+                flow.appending = true;
+            }
+        }
+        let fronts = match self.mount(&mut kept) {
+            Ok(fronts) => fronts,
+            Err(e) => {
+                core.flow().role = Role::Idle;
+                core.flow().paired = false;
+                return Err(e);
+            }
+        };
+        for (name, _) in kept {
+            self.drop_kept(&name);
+        }
+        *core.fronts.write().unwrap_or_else(PoisonError::into_inner) =
+            fronts.iter().map(|f| Arc::new(f.clone()) as Arc<dyn Front>).collect();
+        let roots = fronts.iter().map(|f| place::reopen(f.root_fd())).collect::<Result<Vec<_>, _>>();
+        self.state = State::Primary { fronts };
+        *lock(&self.server.roots) = roots?;
+        match (peer, core.remembered().standing) {
+            (PeerMode::Paired, _) => {}
+            (PeerMode::Excluded, Standing::Alone) => core.unpair()?,
+            (PeerMode::Excluded, _) => core.exclude()?,
+        }
+        Ok(())
+    }
+
+    fn mount(&mut self, kept: &mut Vec<(String, OwnedFd)>) -> Result<Vec<FrontSession>, Failure> {
+        let mut fronts: Vec<FrontSession> = Vec::new();
+        for (index, directory) in self.core.spec.directories.iter().enumerate() {
+            let (own, others) = std::mem::take(kept).into_iter().partition(|(name, _)| belongs(name, &directory.path));
+            *kept = others;
+            let exclude = self.server.excludes.get(index).cloned();
+            let started = FrontSession::start(FrontSpec {
+                dir_index: index as u16,
+                path: directory.path.clone(),
+                excludes: exclude
+                    .filter(|e| !e.is_empty())
+                    .map(|e| -> crate::front::Excludes { Arc::new(move |path| e.is_excluded(path.as_bytes(), false)) }),
+                recorder: self.core.clone(),
+                keeper: self.keeper.clone().map(|k| k as Arc<dyn Keeper>),
+                kept: own,
+                threads: 0,
+            });
+            match started {
+                Ok(front) => fronts.push(front),
+                Err(e) => {
+                    for front in &fronts {
+                        let _ = front.unmount(Unmount::Abort);
+                    }
+                    return Err(Failure::new(e, "then start the module again"));
+                }
+            }
+        }
+        Ok(fronts)
+    }
+
+    fn drop_kept(&self, name: &str) {
+        if let Some(keeper) = &self.keeper {
+            Keeper::drop(&**keeper, name);
+        }
+    }
+
+    fn secondary(&mut self, full: bool) -> Result<(), Failure> {
+        match &self.state {
+            State::Primary { .. } => return Err(Failure::new("this node serves", "order demote or retire first")),
+            State::Secondary { .. } if !full => return Ok(()),
+            State::Secondary { .. } => {
+                self.leave_secondary(false)?;
+            }
+            State::Idle => {}
+        }
+        let place = PlaceFile::open(&self.core.state_file("place"), &boot_id()).ok().and_then(|p| p.read());
+        self.follow(full, place)
+    }
+
+    fn follow(&mut self, full: bool, place: Option<Place>) -> Result<(), Failure> {
+        let core = self.core.clone();
+        // A mount that a dead primary of ours left must not hide the directory.
+        for (name, descriptor) in std::mem::take(&mut self.kept) {
+            drop(descriptor);
+            self.drop_kept(&name);
+        }
+        for directory in &core.spec.directories {
+            front::clear_stale(&directory.path).map_err(|e| Failure::new(e, "unmount it by hand"))?;
+        }
+        place::check(&core.spec.directories)?;
+        let places = PlaceFile::open(&core.state_file("place"), &boot_id())
+            .map_err(|e| Failure::new(format!("the state directory: {e}"), "it must be on a writable disk"))?;
+        let roots = core.spec.directories.iter().map(|d| place::open(&d.path)).collect::<Result<Vec<_>, _>>()?;
+        let blocks = place::block(&core.spec.directories, &core.state_file("blocked"))?;
+        let started = self.start_follower(full, place, places, roots);
+        match started {
+            Ok(follower) => {
+                self.state = State::Secondary { follower, blocks };
+                Ok(())
+            }
+            Err(e) => {
+                core.flow().role = Role::Idle;
+                place::unblock(&blocks, &core.state_file("blocked"))?;
+                Err(e)
+            }
+        }
+    }
+
+    fn start_follower(
+        &self,
+        full: bool,
+        place: Option<Place>,
+        places: PlaceFile,
+        roots: Vec<OwnedFd>,
+    ) -> Result<Follower, Failure> {
+        let core = self.core.clone();
+        core.remember(|r| r.saved_map = None)?;
+        let standing = core.remembered().standing;
+        {
+            let mut flow = core.flow();
+            flow.role = Role::Secondary;
+            flow.peer = Peer::Absent;
+            flow.paired = false;
+            flow.appending = false;
+        }
+        if let Some(place) = place {
+            core.followed.store(place.position, SeqCst);
+        }
+        let making = Making { excludes: self.server.excludes.clone(), roots };
+        let inconsistent = matches!(standing, Standing::Inconsistent | Standing::Blank);
+        let applier = making.applier(&core.spec, inconsistent, false)?;
+        Follower::start(core, self.server.psk, applier, making, places, place, full)
+            .map_err(|e| Failure::new(format!("no thread: {e}"), "raise the limit of processes"))
+    }
+
+    /// Stops following and releases the directories. The place up to which was applied.
+    fn leave_secondary(&mut self, goodbye: bool) -> Result<Option<Place>, Failure> {
+        let State::Secondary { follower, blocks } = std::mem::replace(&mut self.state, State::Idle) else {
+            return Ok(None);
+        };
+        let mut durable = Ok(());
+        let place = follower.stop(goodbye).and_then(|Ended { place, mut applier }| {
+            applier.settle();
+            // Whoever takes over is the only one who surely has what it acknowledged, also after a loss of both hosts.
+            durable = applier.sync_everything();
+            place
+        });
+        let mut flow = self.core.flow();
+        flow.role = Role::Idle;
+        flow.peer = Peer::Absent;
+        drop(flow);
+        // From now on somebody else may change the directory.
+        let forgotten = PlaceFile::open(&self.core.state_file("place"), &boot_id()).and_then(|p| p.write(None));
+        forgotten.map_err(|e| Failure::new(format!("the state directory: {e}"), "it must be on a writable disk"))?;
+        place::unblock(&blocks, &self.core.state_file("blocked"))?;
+        durable.map_err(|e| {
+            Failure::new(
+                format!("a replicated directory cannot be made durable: {e}"),
+                "look at the disk's errors in the kernel's log",
+            )
+        })?;
+        Ok(place)
+    }
+
+    fn exclude_peer(&mut self) -> Result<(), Failure> {
+        if !matches!(self.state, State::Primary { .. }) {
+            return Err(Failure::new("this node does not serve", "order primary first"));
+        }
+        let paired = self.core.flow().paired;
+        if paired { self.core.exclude() } else { Ok(()) }
+    }
+
+    fn promote(&mut self, peer: PeerMode) -> Result<(), Failure> {
+        match &self.state {
+            State::Primary { .. } => return self.primary(peer, false),
+            State::Idle => return self.primary(peer, false),
+            State::Secondary { .. } => {}
+        }
+        let standing = self.core.remembered().standing;
+        if standing != Standing::Paired && !(standing == Standing::Alone && peer == PeerMode::Excluded) {
+            return Err(Failure::new(
+                "the data of this node is not up to date",
+                "wait until the resynchronisation has ended",
+            ));
+        }
+        let place = self.leave_secondary(false)?;
+        if peer == PeerMode::Paired && place.is_none() {
+            return Err(Failure::new(
+                "this node was never in sync since it started",
+                "wait until the resynchronisation has ended",
+            ));
+        }
+        self.serve(peer, place)
+    }
+
+    /// Gives the directories back; what uses them is given some time to let go.
+    fn unmount(&mut self) {
+        let State::Primary { fronts } = std::mem::replace(&mut self.state, State::Idle) else { return };
+        let frozen = self.core.gate.is_closed();
+        let deadline = Instant::now() + LETTING_GO;
+        for front in &fronts {
+            let mut how = if frozen || self.core.stopping.load(SeqCst) { Unmount::Abort } else { Unmount::Orderly };
+            loop {
+                match front.unmount(how) {
+                    Ok(()) => break,
+                    Err(FrontError::Busy { .. })
+                        if how == Unmount::Orderly && Instant::now() < deadline && !self.core.stopping.load(SeqCst) =>
+                    {
+                        std::thread::sleep(Duration::from_millis(100));
+                    }
+                    Err(e) => {
+                        self.core.note(e);
+                        if how == Unmount::Abort {
+                            break;
+                        }
+                        how = Unmount::Abort;
+                    }
+                }
+            }
+        }
+        self.core.fronts.write().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// Ends service in good order: nothing is inside, everything is with the secondary if there is one. The place of the end, when the
+    /// secondary has everything.
+    fn drain(&mut self) -> Option<Place> {
+        self.unmount();
+        let core = &self.core;
+        core.gate.close_and_drain();
+        let (link, paired, stream) = {
+            let flow = core.flow();
+            (flow.link, flow.paired && flow.end.is_none(), flow.ring.stream())
+        };
+        let link = link?;
+        let resync = core.flow().resync.take();
+        if let Some(resync) = resync {
+            resync.cancel();
+        }
+        let position = core.emit(link, &Op::Goodbye, &[])?;
+        core.push();
+        // Never longer than the runner is willing to wait for a peer that is alive.
+        let limit = Duration::from_millis(core.spec.send_timeout_ms.max(1000));
+        let settled = core.wait_settled(position, limit);
+        (settled && paired).then_some(Place { stream, position })
+    }
+
+    /// After [`Engine::drain`]: no role, no connection.
+    fn rest(&mut self) {
+        let core = &self.core;
+        {
+            let mut flow = core.flow();
+            flow.role = Role::Idle;
+            flow.link = None;
+            flow.peer = Peer::Absent;
+            flow.paired = false;
+            flow.appending = false;
+            flow.checkpoint = None;
+            flow.end = None;
+            // Nobody is told that anything was acknowledged: the front has already ended these requests.
+            flow.waiting.clear();
+        }
+        core.outlet.detach();
+        lock(&self.server.roots).clear();
+    }
+
+    fn demote(&mut self) -> Result<(), Failure> {
+        if !matches!(self.state, State::Primary { .. }) {
+            return Err(Failure::new("this node does not serve", "order secondary"));
+        }
+        {
+            let flow = self.core.flow();
+            if !(flow.paired && flow.link.is_some() && flow.end.is_none()) {
+                return Err(Failure::new(
+                    "the peer is not in sync",
+                    "wait for the end of the resynchronisation, then swap again",
+                ));
+            }
+        }
+        let place = self.drain();
+        self.rest();
+        let Some(place) = place else {
+            return Err(Failure::new(
+                "the peer did not acknowledge everything",
+                "this node is still up to date: stop and start it",
+            ));
+        };
+        // Everything is shared, in this order: first durable, then the new role.
+        self.core.remember(|r| {
+            r.unshared = false;
+            r.position = place.position;
+        })?;
+        self.follow(false, Some(place))
+    }
+
+    fn outdate(&mut self) -> Result<(), Failure> {
+        if matches!(self.state, State::Primary { .. }) {
+            return Err(Failure::new("this node serves", "order retire first"));
+        }
+        // Acknowledge nothing from here on, then remember why.
+        self.leave_secondary(false)?;
+        self.core.remember(|r| {
+            if matches!(r.standing, Standing::Paired | Standing::Alone) {
+                r.standing = Standing::Outdated;
+            }
+        })?;
+        Ok(())
+    }
+
+    fn retire(&mut self) -> Result<(), Failure> {
+        match self.state {
+            State::Idle => {
+                // What a dead process of ours left.
+                for (name, descriptor) in std::mem::take(&mut self.kept) {
+                    drop(descriptor);
+                    self.drop_kept(&name);
+                }
+                for directory in &self.core.spec.directories {
+                    front::clear_stale(&directory.path).map_err(|e| Failure::new(e, "unmount it by hand"))?;
+                }
+                Ok(())
+            }
+            State::Secondary { .. } => {
+                self.leave_secondary(true)?;
+                self.save(false)
+            }
+            State::Primary { .. } => {
+                let shared = self.drain().is_some();
+                self.rest();
+                self.save(!shared)
+            }
+        }
+    }
+
+    /// Makes durable what a later start needs. `unshared`: a primary that ended without its peer.
+    fn save(&mut self, unshared: bool) -> Result<(), Failure> {
+        let core = &self.core;
+        let path = core.state_file("changes");
+        let (saved, position) = {
+            let flow = core.flow();
+            (flow.changes.save(&path), flow.ring.position())
+        };
+        let saved = match saved {
+            Ok(saved) => Some(saved),
+            Err(e) => {
+                core.note(format!("the change map cannot be saved, everything will be compared: {e}"));
+                None
+            }
+        };
+        for directory in &core.spec.directories {
+            if let Ok(root) = place::open(&directory.path) {
+                let _ = rustix::fs::syncfs(&root);
+            }
+        }
+        let secondary = core.followed.load(SeqCst);
+        core.remember(|r| {
+            r.saved_map = saved;
+            r.unshared = r.unshared && unshared;
+            if r.standing == Standing::Alone {
+                r.position = position;
+            } else if !unshared {
+                r.position = position.max(secondary).max(r.position);
+            }
+        })?;
+        Ok(())
+    }
+
+    /// The runner is gone, or we are: nothing is answered any more, the directories are plain, at once.
+    pub fn release(&mut self) {
+        let core = &self.core;
+        core.gate.close();
+        core.stopping.store(true, SeqCst);
+        core.outlet.detach();
+        core.outlet.stop();
+        match std::mem::replace(&mut self.state, State::Idle) {
+            State::Idle => {}
+            State::Primary { fronts } => {
+                for front in fronts {
+                    if let Err(e) = front.unmount(Unmount::Abort) {
+                        self.core.note(e);
+                    }
+                }
+            }
+            State::Secondary { follower, blocks } => {
+                follower.stop(false);
+                if let Err(e) = place::unblock(&blocks, &self.core.state_file("blocked")) {
+                    self.core.note(e.reason);
+                }
+            }
+        }
+        for (name, descriptor) in std::mem::take(&mut self.kept) {
+            drop(descriptor);
+            self.drop_kept(&name);
+        }
+        for directory in &self.core.spec.directories {
+            let _ = front::clear_stale(&directory.path);
+        }
+    }
+}
+
+fn not_paired() -> Failure {
+    Failure::new("the peer is not in sync", "start it and wait for the end of its resynchronisation")
+}
+
+/// Whether a kept descriptor belongs to the front of this directory.
+fn belongs(name: &str, path: &Path) -> bool {
+    let path = path.to_string_lossy();
+    kept_prefixes().iter().filter_map(|prefix| name.strip_prefix(prefix)).any(|rest| {
+        rest == path
+            || rest
+                .rsplit_once(':')
+                .is_some_and(|(before, ino)| before == path && ino.bytes().all(|b| b.is_ascii_digit()))
+    })
+}
+
+/// The state directory of a module.
+pub fn state_dir(roots: &sys::roots::Roots, module: &str) -> PathBuf {
+    roots.module_var(module).join("replica")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kept_descriptors_belong_to_their_directory_only() {
+        for (name, path, expected) in [
+            ("fuse:/data", "/data", true),
+            ("unlinked:/data:77", "/data", true),
+            ("fuse:/data/sub", "/data", false),
+            ("unlinked:/data/x:5", "/data", false),
+            ("ring", "/data", false),
+        ] {
+            assert_eq!(belongs(name, Path::new(path)), expected, "{name} {path}");
+        }
+    }
+}
