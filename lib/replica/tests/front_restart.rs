@@ -47,6 +47,31 @@ impl Recorder for Log {
     }
 }
 
+/// The first frame of a log and what follows; None if it is not complete: a kill can interrupt a long write.
+fn frame(bytes: &[u8]) -> Option<(Op, &[u8], &[u8])> {
+    let line = |bytes: &[u8]| bytes.iter().position(|b| *b == b'\n');
+    let end = line(bytes)?;
+    let op = serde_json::from_slice(&bytes[..end]).unwrap();
+    let rest = &bytes[end + 1..];
+    let end = line(rest)?;
+    let length: usize = std::str::from_utf8(&rest[..end]).unwrap().parse().unwrap();
+    let (payload, rest) = rest[end + 1..].split_at_checked(length)?;
+    Some((op, payload, rest))
+}
+
+/// Cuts an incomplete frame off the end: its request is answered by the successor, which records it again.
+fn repair(log: &Path) {
+    let bytes = fs::read(log).unwrap_or_default();
+    let mut rest = &bytes[..];
+    while let Some((_, _, tail)) = frame(rest) {
+        rest = tail;
+    }
+    if !rest.is_empty() {
+        let whole = (bytes.len() - rest.len()) as u64;
+        fs::OpenOptions::new().write(true).open(log).unwrap().set_len(whole).unwrap();
+    }
+}
+
 struct Client(StoreClient);
 
 impl Keeper for Client {
@@ -66,7 +91,9 @@ fn worker() {
     let number = std::env::var("FRONT_TEST_STORE").unwrap().parse().unwrap();
     // SAFETY: the parent handed this descriptor to us, nobody else uses it.
     let (client, kept) = StoreClient::connect(unsafe { OwnedFd::from_raw_fd(number) }).unwrap();
-    let log = fs::OpenOptions::new().create(true).append(true).open(std::env::var("FRONT_TEST_LOG").unwrap()).unwrap();
+    let log = PathBuf::from(std::env::var("FRONT_TEST_LOG").unwrap());
+    repair(&log);
+    let log = fs::OpenOptions::new().create(true).append(true).open(log).unwrap();
     let front = FrontSession::start(FrontSpec {
         dir_index: 0,
         path: PathBuf::from(path),
@@ -143,17 +170,9 @@ impl Served {
         let mirror = scratch();
         let bytes = fs::read(&self.log).unwrap();
         let mut rest = &bytes[..];
-        let mut line = || {
-            let end = rest.iter().position(|b| *b == b'\n')?;
-            let (head, tail) = (&rest[..end], &rest[end + 1..]);
-            let op: Op = serde_json::from_slice(head).unwrap();
-            let end = tail.iter().position(|b| *b == b'\n').unwrap();
-            let length: usize = std::str::from_utf8(&tail[..end]).unwrap().parse().unwrap();
-            rest = &tail[end + 1 + length..];
-            Some((op, tail[end + 1..end + 1 + length].to_vec()))
-        };
-        while let Some((op, payload)) = line() {
-            match try_follow(mirror.path(), &op, &payload) {
+        while let Some((op, payload, tail)) = frame(rest) {
+            rest = tail;
+            match try_follow(mirror.path(), &op, payload) {
                 Ok(()) => {}
                 Err(e) if [Some(libc::EEXIST), Some(libc::ENOENT), Some(libc::ENODATA)].contains(&e.raw_os_error()) => {
                 }

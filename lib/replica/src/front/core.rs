@@ -13,7 +13,7 @@ use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
 use super::handles::{Handle, Handles};
-use super::nodes::{Nodes, Place};
+use super::nodes::{Gap, Nodes, Place};
 use super::spec::{Excludes, Keeper};
 use crate::fuse::abi::{Attr, Body, Call, ROOT_ID};
 use crate::fuse::session::{Handler, Outcome, Request, Session};
@@ -42,7 +42,7 @@ pub(super) enum Target {
 
 pub(super) struct Core {
     pub dir: u16,
-    pub path: PathBuf,
+    pub mount_point: PathBuf,
     pub root: Arc<OwnedFd>,
     pub root_ino: u64,
     pub device: u64,
@@ -81,7 +81,7 @@ impl Core {
         let (dir, path, excludes, recorder, keeper) = spec;
         Self {
             dir,
-            path,
+            mount_point: path,
             root,
             root_ino: stat.st_ino,
             device: stat.st_dev,
@@ -220,19 +220,33 @@ impl Core {
 
     /// Where operations name the object: None when it is excluded, or has no name any more. The namespace lock is held.
     pub fn recorded_path(&self, ino: u64) -> Result<Option<RelPath>, Errno> {
-        // Settles what the table does not know; also reports what is gone for good.
-        if matches!(self.target(ino)?, Target::Itself(_)) && ino != self.root_ino {
-            return Ok(None);
+        match self.path(ino) {
+            Ok(path) => Ok((!self.excluded(&path)).then_some(path)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(errno) => Err(errno),
         }
-        let path = self.nodes().path(ino).ok_or(Errno::NAMETOOLONG)?;
-        Ok((!self.excluded(&path)).then_some(path))
+    }
+
+    /// Path of an object; ENOENT: it has none any more. The namespace lock is held.
+    pub fn path(&self, ino: u64) -> Result<RelPath, Errno> {
+        // Each turn finds one object that was not known; directories above it come with it.
+        for _ in 0..16 {
+            let gap = match self.nodes().path(ino) {
+                Ok(path) => return Ok(path),
+                Err(gap) => gap,
+            };
+            match gap {
+                Gap::Orphan => return Err(Errno::NOENT),
+                Gap::TooLong => return Err(Errno::NAMETOOLONG),
+                Gap::Unknown(unknown) => self.recover(unknown)?,
+            }
+        }
+        Err(Errno::STALE)
     }
 
     /// Path of a name in a directory. The namespace lock is held.
     pub fn path_of(&self, parent: u64, name: &[u8]) -> Result<RelPath, Errno> {
-        self.target(parent)?;
-        let path = self.nodes().path(parent).ok_or(Errno::NAMETOOLONG)?;
-        RelPath::new(path.join(name).as_bytes()).ok_or(Errno::NAMETOOLONG)
+        RelPath::new(self.path(parent)?.join(name).as_bytes()).ok_or(Errno::NAMETOOLONG)
     }
 
     pub fn excluded(&self, path: &RelPath) -> bool {

@@ -177,7 +177,7 @@ impl Core {
         let mut position = None;
         let recorded = self.change(0, || {
             let path = self.recorded_path(ino)?;
-            let excluded = path.is_none() && self.nodes().path(ino).is_some();
+            let excluded = path.is_none() && self.nodes().path(ino).is_ok();
             if !excluded {
                 position = Some(self.recorder.record(&Op::Sync { dir: self.dir, path, ino, data_only }, &[]));
             }

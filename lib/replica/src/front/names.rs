@@ -176,7 +176,7 @@ impl Core {
     }
 
     fn kept_name(&self, ino: u64) -> String {
-        format!("unlinked:{}:{ino}", self.path.display())
+        format!("unlinked:{}:{ino}", self.mount_point.display())
     }
 
     /// An orphan is gone: no successor needs it any more.

@@ -34,6 +34,17 @@ pub enum Place {
     Unknown,
 }
 
+/// Why an object has no path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gap {
+    /// It, or a directory on its way, has no name any more.
+    Orphan,
+    /// The table does not know where this one is.
+    Unknown(u64),
+    /// Longer than operations can carry.
+    TooLong,
+}
+
 /// Table of nodes by inode number; the root is always there.
 pub struct Nodes {
     root: u64,
@@ -57,6 +68,14 @@ impl Nodes {
         if !node.names.iter().any(|(p, n)| *p == parent && **n == *name) {
             node.names.push((parent, name.into()));
             self.map.entry(parent).or_default().children += 1;
+        }
+    }
+
+    /// The object was found anew, and the kernel knows it: how often is known when it forgets.
+    pub fn recovered(&mut self, ino: u64, parent: u64, name: &[u8]) {
+        self.found(ino, parent, name);
+        if let Some(node) = self.map.get_mut(&ino) {
+            node.lookups = node.lookups.max(1);
         }
     }
 
@@ -137,23 +156,26 @@ impl Nodes {
         }
     }
 
-    /// Path from the root; None for orphans, unknown objects, and paths longer than operations can carry.
-    pub fn path(&self, ino: u64) -> Option<RelPath> {
+    /// Path from the root.
+    pub fn path(&self, ino: u64) -> Result<RelPath, Gap> {
         let mut parts: Vec<&[u8]> = Vec::new();
         let mut at = ino;
         let mut length = 0;
         while at != self.root {
-            let node = self.map.get(&at)?;
-            let (parent, name) = node.names.first()?;
+            let node = self.map.get(&at).ok_or(Gap::Unknown(at))?;
+            if node.orphan.is_some() {
+                return Err(Gap::Orphan);
+            }
+            let (parent, name) = node.names.first().ok_or(Gap::Unknown(at))?;
             length += name.len() + 1;
-            if node.orphan.is_some() || length > 4097 {
-                return None;
+            if length > 4097 {
+                return Err(Gap::TooLong);
             }
             parts.push(name);
             at = *parent;
         }
         parts.reverse();
-        RelPath::new(parts.join(&b'/'))
+        RelPath::new(parts.join(&b'/')).ok_or(Gap::TooLong)
     }
 
     /// A name is gone.
@@ -206,7 +228,7 @@ mod tests {
     use super::*;
 
     fn path(nodes: &Nodes, ino: u64) -> Option<Vec<u8>> {
-        nodes.path(ino).map(|p| p.as_bytes().to_vec())
+        nodes.path(ino).ok().map(|p| p.as_bytes().to_vec())
     }
 
     #[test]

@@ -86,7 +86,7 @@ impl Core {
         }
         let mut nodes = self.nodes();
         for (ino, parent, name) in found {
-            nodes.found(ino, parent, name);
+            nodes.recovered(ino, parent, name);
         }
         Some(())
     }
@@ -112,9 +112,9 @@ impl Core {
                 if stat.st_ino == ino && stat.st_dev == self.device {
                     let mut nodes = self.nodes();
                     for (ino, parent, name) in trail.iter() {
-                        nodes.found(*ino, *parent, name);
+                        nodes.recovered(*ino, *parent, name);
                     }
-                    nodes.found(ino, dir_ino, name);
+                    nodes.recovered(ino, dir_ino, name);
                     return Ok(true);
                 }
             }
