@@ -1,10 +1,12 @@
 //! The replication engine: FUSE front, ordered stream, change map, resynchronisation. See docs/architecture.md §4.
 
+pub mod apply;
 pub mod change_map;
 pub mod front;
 pub mod fuse;
 pub mod op;
 pub mod recorder;
 pub mod resync;
+pub mod salvage;
 pub mod stream;
 pub mod tree;

@@ -1,5 +1,407 @@
 //! What must travel so that both trees become equal while the application goes on?
+//!
+//! A walker reads the primary's tree and emits operations into the same ordered stream as the live ones, each step under the lock
+//! that orders live changes of what it read. Live operations are always sent. Two phases:
+//!
+//! **Names.** Directories are listed top-down; each listing (by ranges, so that no lock is long) is emitted as `SyncNames` under the
+//! namespace lock. Call a directory *clean* when the secondary has it, at the same path, with the same entries and link groups. A
+//! live change of names in a clean directory keeps it clean. In another one it may fail on the secondary, which ignores it; then the
+//! name is still to be listed (names that changed during a listing are added to its remaining ranges), with two exceptions which
+//! [`Resync::note_live`] puts on the queue: a rename or link may fail because of its other end (both names are listed again), and
+//! a directory that was moved is listed again with everything beneath. When the queue is empty under every namespace lock, all
+//! directories are clean, and since live changes keep them so, nothing may fail from here on (`Ask::NamesDone`).
+//!
+//! **Data.** Files are asked for in batches (`Op::Ask`, answered with size, digest of the attributes and hashes of blocks), then read
+//! block by block under the inode's lock; what differs is sent. *Why an equal hash suffices although the answer is older than our
+//! reading:* take a file as an endless array, zero beyond its size. Every write, truncation, hole and `SyncMeta` assigns constants to
+//! places of it. Let S0 be the secondary's array when it answered, P0 ours at the same place of the stream, and V the composition of
+//! all assignments emitted from there to the place where we read P = V(P0) under the lock. The secondary will be at V(S0). If
+//! S0 = P on a block, then there V(S0) = V(P) = V(V(P0)) = V(P0) = P, because doing the same assignments twice, in order, changes
+//! nothing more. Owner, mode, times, attributes and (as a maximum and assignment) the size obey the same rule. Moving blocks inside
+//! a file (collapse, insert) is no assignment: an answer older than one is not used. Our own `SyncData` are assignments of what the
+//! primary's file holds, so they fit in V.
+//!
+//! *Beyond the end:* when the secondary's file is longer than ours, its size is set before anything else. From that place on
+//! both are zero beyond our size, so blocks by which the file grows later are equal without being looked at.
+//!
+//! A file renamed or linked in this phase is looked at again under its new path, unless it was finished. When nothing is left under
+//! every namespace lock, both trees are equal at that place of the stream: [`Link::finish`].
+//!
+//! **Incremental.** The same with the change map's directories and files instead of all. What the secondary had to create anew is
+//! compared whole. Hard links need all their names: as soon as a listed file has several, on either side, the names phase is
+//! widened to the whole tree (no content is read for that).
+//!
+//! **Crash windows.** If the stream or either node dies, the receiver stays inconsistent and a new resynchronisation starts; what was
+//! done stays done, since hashes match. The change map is not retired before the receiver acknowledged `ResyncEnd` as durable.
 
+pub mod ask;
+mod data;
 mod link;
+mod names;
+mod pace;
 
 pub use link::{Gone, Link, Progress, ResyncError, Summary};
+
+use crate::change_map::{Blocks, DirtySet};
+use crate::op::{Kind, Op, RelPath};
+use crate::recorder::Front;
+use crate::tree::{self, Exclude};
+use ask::{Answer, Ask};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// What is known about the differences.
+#[derive(Clone, Debug)]
+pub enum Mode {
+    /// Nothing; ordered by the operator.
+    Full,
+    /// Nothing; blocks with equal hashes are not sent (nor are they with `Full`).
+    Compare,
+    /// Only this may differ.
+    Incremental(DirtySet),
+}
+
+/// A resynchronisation to be run.
+pub struct Config {
+    pub mode: Mode,
+    /// A descriptor of each replicated directory, opened beneath whatever is mounted over it.
+    pub roots: Vec<OwnedFd>,
+    /// One a replicated directory; missing ones exclude nothing.
+    pub excludes: Vec<Arc<Exclude>>,
+    pub front: Arc<dyn Front>,
+    /// Bytes of content a second.
+    pub bandwidth: Option<u64>,
+    /// Another number for each resynchronisation of a process: answers to a former one are not taken.
+    pub session: u32,
+}
+
+/// A running resynchronisation.
+pub struct Resync {
+    roots: Vec<OwnedFd>,
+    excludes: Vec<Arc<Exclude>>,
+    front: Arc<dyn Front>,
+    bandwidth: Option<u64>,
+    session: u32,
+    dirty: Option<DirtySet>,
+    state: Mutex<State>,
+    wake: Condvar,
+    cancelled: AtomicBool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Before the first step: nothing to note, the first listing sees it.
+    Names,
+    Data,
+}
+
+/// A directory to list.
+#[derive(Clone, Debug)]
+struct Directory {
+    dir: u16,
+    path: RelPath,
+    /// With everything beneath.
+    deep: bool,
+}
+
+/// A directory being listed: names that changed meanwhile.
+struct Listing {
+    dir: u16,
+    path: RelPath,
+    touched: BTreeSet<Vec<u8>>,
+}
+
+struct State {
+    phase: Phase,
+    /// Incremental: what must be found by path afterwards.
+    selective: bool,
+    /// Incremental, and the names of everything are listed all the same.
+    widened: bool,
+    listing: Option<Listing>,
+    directories: VecDeque<Directory>,
+    /// Single names to list again; true: something was moved there.
+    fixes: BTreeMap<(u16, RelPath), bool>,
+    /// Names listed so far of files with several.
+    links: HashMap<(u16, u64), Vec<RelPath>>,
+    /// To be compared whole in the data phase.
+    compare: BTreeSet<(u16, RelPath)>,
+    /// Files whose blocks were moved: answers to questions before this number do not count.
+    disturbed: HashMap<(u16, u64), u64>,
+    answers: HashMap<u64, Answer>,
+    next_ask: u64,
+    /// Listings not yet answered.
+    waiting: BTreeMap<u64, names::Asked>,
+    done: HashSet<(u16, u64)>,
+    progress: Progress,
+    sent_files: u64,
+    started: Duration,
+}
+
+impl Resync {
+    pub fn new(config: Config) -> Arc<Self> {
+        let dirty = match config.mode {
+            Mode::Incremental(set) if !set.everything() => Some(set),
+            _ => None,
+        };
+        let state = State {
+            phase: Phase::Names,
+            selective: dirty.is_some(),
+            widened: false,
+            listing: None,
+            directories: VecDeque::new(),
+            fixes: BTreeMap::new(),
+            links: HashMap::new(),
+            compare: BTreeSet::new(),
+            disturbed: HashMap::new(),
+            answers: HashMap::new(),
+            next_ask: 0,
+            waiting: BTreeMap::new(),
+            done: HashSet::new(),
+            progress: Progress { phase: "names".into(), ..Progress::default() },
+            sent_files: 0,
+            started: Duration::ZERO,
+        };
+        Arc::new(Self {
+            roots: config.roots,
+            excludes: config.excludes,
+            front: config.front,
+            bandwidth: config.bandwidth,
+            session: config.session,
+            dirty,
+            state: Mutex::new(state),
+            wake: Condvar::new(),
+            cancelled: AtomicBool::new(false),
+        })
+    }
+
+    /// Runs in the calling thread until the end marker was emitted. `Op::ResyncBegin` must be in the stream already, and
+    /// [`Resync::note_live`] must be called for every live operation behind it.
+    pub fn run(&self, link: &dyn Link) -> Result<Summary, ResyncError> {
+        self.lock().started = link.now();
+        self.seed()?;
+        let mut data = data::Data::new(self, link);
+        loop {
+            self.names(link)?;
+            if data.run()? {
+                break;
+            }
+            // A file with several names was found late: names once more, for the whole tree.
+        }
+        let state = self.lock();
+        Ok(Summary {
+            files: state.sent_files,
+            bytes: state.progress.sent,
+            looked_at: state.progress.files,
+            ms: link.now().saturating_sub(state.started).as_millis() as u64,
+        })
+    }
+
+    /// To be called for each live operation after it was appended to the stream, still under the locks that order it.
+    pub fn note_live(&self, op: &Op) {
+        match op {
+            Op::Write { .. } | Op::SetAttr { .. } | Op::SetXattr { .. } | Op::RemoveXattr { .. } => return,
+            _ => {}
+        }
+        let mut state = self.lock();
+        match op {
+            Op::Create { dir, path, .. } | Op::Symlink { dir, path, .. } => {
+                state.touch(*dir, path);
+                if state.selective && state.phase == Phase::Names {
+                    state.fixes.insert((*dir, path.clone()), true);
+                }
+            }
+            Op::Unlink { dir, path, ino, .. } | Op::Rmdir { dir, path, ino, .. } => {
+                state.touch(*dir, path);
+                state.unlink(*dir, *ino, path);
+            }
+            Op::Link { dir, from, path, .. } => {
+                state.touch(*dir, path);
+                if state.phase == Phase::Names {
+                    state.fixes.entry((*dir, from.clone())).or_insert(false);
+                }
+                state.moved(*dir, path);
+            }
+            Op::Rename { dir, from, path, ino, flags, .. } => {
+                state.touch(*dir, from);
+                state.touch(*dir, path);
+                state.unlink(*dir, *ino, from);
+                if flags & libc::RENAME_EXCHANGE != 0 {
+                    state.moved(*dir, from);
+                } else if state.phase == Phase::Names {
+                    state.fixes.entry((*dir, from.clone())).or_insert(false);
+                }
+                state.moved(*dir, path);
+            }
+            Op::Fallocate { dir, path, ino, mode, .. }
+                if mode & (libc::FALLOC_FL_COLLAPSE_RANGE | libc::FALLOC_FL_INSERT_RANGE) != 0 =>
+            {
+                let next = state.next_ask;
+                state.disturbed.insert((*dir, *ino), next);
+                if !state.done.contains(&(*dir, *ino)) {
+                    state.compare.insert((*dir, path.clone()));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Takes the other node's answer. False: it is none of ours (garbage, or of a former resynchronisation).
+    pub fn answer(&self, bytes: &[u8]) -> bool {
+        let Ok(answer) = serde_json::from_slice::<Answer>(bytes) else { return false };
+        let mut state = self.lock();
+        if answer.id >> 32 != u64::from(self.session) || answer.id & 0xffff_ffff >= state.next_ask {
+            return false;
+        }
+        state.answers.insert(answer.id, answer);
+        self.wake.notify_all();
+        true
+    }
+
+    /// Makes [`Resync::run`] return soon.
+    pub fn cancel(&self) {
+        self.cancelled.store(true, Ordering::SeqCst);
+        self.wake.notify_all();
+    }
+
+    /// How far it is; `now` by the clock of its [`Link`].
+    pub fn progress(&self, now: Duration) -> Progress {
+        let state = self.lock();
+        let mut progress = state.progress.clone();
+        let elapsed = now.saturating_sub(state.started).as_secs_f64();
+        if elapsed > 0.0 {
+            progress.rate_bytes_s = (progress.bytes as f64 / elapsed) as u64;
+        }
+        let left = progress.bytes_total.saturating_sub(progress.bytes);
+        progress.left_s = left.checked_div(progress.rate_bytes_s);
+        progress
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn check(&self) -> Result<(), ResyncError> {
+        if self.cancelled.load(Ordering::SeqCst) { Err(ResyncError::Cancelled) } else { Ok(()) }
+    }
+
+    fn root(&self, dir: u16) -> Option<BorrowedFd<'_>> {
+        self.roots.get(usize::from(dir)).map(AsFd::as_fd)
+    }
+
+    fn dirs(&self) -> std::ops::Range<u16> {
+        0..self.roots.len() as u16
+    }
+
+    fn is_excluded(&self, dir: u16, path: &RelPath, kind: Kind) -> bool {
+        self.excludes.get(usize::from(dir)).is_some_and(|e| e.is_excluded(path.as_bytes(), kind == Kind::Directory))
+    }
+
+    /// Runs `step` with the namespace locks of all directories from `from` on, in order.
+    fn with_all_names(&self, from: u16, step: &mut dyn FnMut()) {
+        if from >= self.dirs().end {
+            return step();
+        }
+        self.front.with_names(from, &mut || self.with_all_names(from + 1, step));
+    }
+
+    fn new_ask(&self) -> u64 {
+        let mut state = self.lock();
+        state.next_ask += 1;
+        u64::from(self.session) << 32 | (state.next_ask - 1)
+    }
+
+    /// What the change map knows, as work.
+    fn seed(&self) -> Result<(), ResyncError> {
+        let Some(dirty) = &self.dirty else {
+            self.everything();
+            return Ok(());
+        };
+        let mut moved = Vec::new();
+        for ((dir, path), _) in dirty.moved() {
+            let Some(root) = self.root(*dir) else { continue };
+            match tree::stat(root, path) {
+                Ok(stat) => moved.push((*dir, path.clone(), tree::kind_of(&stat) == Some(Kind::Directory))),
+                Err(e) if is_elsewhere(&e) => {}
+                Err(source) => return Err(disk(*dir, path, source)),
+            }
+        }
+        let mut state = self.lock();
+        for (dir, path) in dirty.names() {
+            state.directories.push_back(Directory { dir: *dir, path: path.clone(), deep: false });
+        }
+        for (dir, path, directory) in moved {
+            if directory {
+                state.directories.push_back(Directory { dir, path: path.clone(), deep: true });
+            }
+            state.compare.insert((dir, path));
+        }
+        Ok(())
+    }
+
+    /// List the names of everything.
+    fn everything(&self) {
+        let mut state = self.lock();
+        for dir in self.dirs() {
+            state.directories.push_back(Directory { dir, path: RelPath::default(), deep: true });
+        }
+    }
+}
+
+impl State {
+    fn touch(&mut self, dir: u16, path: &RelPath) {
+        if let Some(listing) = self.listing.as_mut().filter(|l| l.dir == dir)
+            && let Some((parent, name)) = path.split()
+            && parent == listing.path
+        {
+            listing.touched.insert(name.to_vec());
+        }
+    }
+
+    fn unlink(&mut self, dir: u16, ino: u64, path: &RelPath) {
+        if let Some(names) = self.links.get_mut(&(dir, ino)) {
+            names.retain(|name| name != path);
+        }
+    }
+
+    /// Something came to this path by a rename or link.
+    fn moved(&mut self, dir: u16, path: &RelPath) {
+        match self.phase {
+            Phase::Names => {
+                self.fixes.insert((dir, path.clone()), true);
+            }
+            Phase::Data => {
+                self.compare.insert((dir, path.clone()));
+            }
+        }
+    }
+}
+
+/// The object is not where it was looked for: it was moved or removed, which is noted elsewhere, or another file system is mounted.
+fn is_elsewhere(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP | libc::EXDEV | libc::ESTALE | libc::EINVAL | libc::ENXIO)
+    )
+}
+
+fn disk(dir: u16, path: &RelPath, source: io::Error) -> ResyncError {
+    ResyncError::Disk { dir, path: String::from_utf8_lossy(path.as_bytes()).into_owned(), source }
+}
+
+fn question(ask: &Ask) -> Result<Vec<u8>, ResyncError> {
+    serde_json::to_vec(ask).map_err(|e| disk(0, &RelPath::default(), e.into()))
+}
+
+/// A file to compare.
+#[derive(Clone, Debug)]
+struct Candidate {
+    dir: u16,
+    path: RelPath,
+    ino: u64,
+    blocks: Blocks,
+    size: u64,
+}

@@ -1,0 +1,544 @@
+//! Phase two: which content differs?
+
+use super::ask::{Ask, FileAnswer, Item, MAX_BLOCKS, MAX_ITEMS, unpack};
+use super::pace::Pace;
+use super::{Candidate, Link, Resync, ResyncError, disk, is_elsewhere, question};
+use crate::change_map::{Blocks, FileChange, FileKey};
+use crate::op::{Kind, Op, RelPath};
+use crate::tree::{self, BLOCK, EMPTY, Meta, Place};
+use rustix::fs::OFlags;
+use std::collections::{HashMap, VecDeque};
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+/// Questions on their way at once.
+const DEPTH: usize = 4;
+/// Blocks handled under one lock.
+const STEP: u64 = 8;
+/// Room asked for before such a step: the blocks, and attributes.
+const ROOM: usize = (STEP * BLOCK) as usize + (1 << 20);
+
+/// A part of a file, asked for.
+struct Work {
+    file: Candidate,
+    first: u64,
+    count: u64,
+    /// The attributes follow.
+    is_last: bool,
+}
+
+/// What is remembered of a file between its parts.
+#[derive(Default)]
+struct Open {
+    fd: Option<OwnedFd>,
+    /// Size when both sides began to be zero beyond it, and the end of what was asked so far (in blocks).
+    settled_size: Option<u64>,
+    asked_end: u64,
+    sent: bool,
+    meta: String,
+    gone: bool,
+}
+
+pub(super) struct Data<'a> {
+    this: &'a Resync,
+    link: &'a dyn Link,
+    pace: Pace,
+    /// Directories to read.
+    directories: Vec<(u16, RelPath)>,
+    dirty: VecDeque<(FileKey, FileChange)>,
+    /// Changed files that are not where they were.
+    lost: HashMap<FileKey, Blocks>,
+    ready: VecDeque<Candidate>,
+    /// Parts to ask next.
+    parts: VecDeque<Work>,
+    asked: VecDeque<(u64, Vec<Work>)>,
+    open: HashMap<FileKey, Open>,
+    /// Taken from `compare`: needed again if names must be compared again.
+    taken: Vec<(u16, RelPath)>,
+    buffer: Vec<u8>,
+}
+
+impl<'a> Data<'a> {
+    pub(super) fn new(this: &'a Resync, link: &'a dyn Link) -> Self {
+        let mut data = Self {
+            this,
+            link,
+            pace: Pace::new(this.bandwidth),
+            directories: Vec::new(),
+            dirty: VecDeque::new(),
+            lost: HashMap::new(),
+            ready: VecDeque::new(),
+            parts: VecDeque::new(),
+            asked: VecDeque::new(),
+            open: HashMap::new(),
+            taken: Vec::new(),
+            buffer: vec![0; BLOCK as usize],
+        };
+        data.rewind();
+        data
+    }
+
+    /// Everything from the beginning.
+    fn rewind(&mut self) {
+        let mut state = self.this.lock();
+        state.compare.extend(self.taken.drain(..));
+        for id in self.asked.drain(..).map(|(id, _)| id) {
+            state.answers.remove(&id);
+        }
+        state.done.clear();
+        drop(state);
+        self.parts.clear();
+        self.ready.clear();
+        self.open.clear();
+        self.lost.clear();
+        self.directories.clear();
+        match &self.this.dirty {
+            Some(dirty) => self.dirty = dirty.files().map(|(k, v)| (*k, v.clone())).collect(),
+            None => self.directories.extend(self.this.dirs().map(|dir| (dir, RelPath::default()))),
+        }
+    }
+
+    /// Until both trees are equal; false: names must be compared again first.
+    pub(super) fn run(&mut self) -> Result<bool, ResyncError> {
+        loop {
+            self.this.check()?;
+            self.this.take_answers();
+            if !self.this.lock().directories.is_empty() {
+                self.this.names_again(self.link)?;
+                self.rewind();
+                return Ok(false);
+            }
+            while self.asked.len() < DEPTH && self.ask()? {}
+            let Some((id, _)) = self.asked.front() else {
+                if !self.this.lock().waiting.is_empty() {
+                    self.this.pause(self.link)?;
+                    continue;
+                }
+                if self.finish()? {
+                    return Ok(true);
+                }
+                continue;
+            };
+            let id = *id;
+            let answer = self.this.lock().answers.remove(&id);
+            let Some(answer) = answer else {
+                self.this.pause(self.link)?;
+                continue;
+            };
+            let Some((_, works)) = self.asked.pop_front() else { continue };
+            for (number, work) in works.into_iter().enumerate() {
+                let theirs = answer.files.get(number).cloned().unwrap_or_default();
+                self.part(id, work, &theirs)?;
+            }
+        }
+    }
+
+    fn finish(&self) -> Result<bool, ResyncError> {
+        let mut result = Ok(false);
+        self.this.with_all_names(0, &mut || {
+            let state = self.this.lock();
+            if state.compare.is_empty() && state.waiting.is_empty() && state.directories.is_empty() {
+                drop(state);
+                result = self.link.finish().map(|()| true);
+            }
+        });
+        Ok(result?)
+    }
+
+    /// Asks for one batch; false: there is nothing to ask now.
+    fn ask(&mut self) -> Result<bool, ResyncError> {
+        let mut works: Vec<Work> = Vec::new();
+        let (mut blocks, mut bytes) = (0, 0);
+        while works.len() < MAX_ITEMS && blocks < MAX_BLOCKS + works.len() as u64 && bytes < MAX_BLOCKS * BLOCK {
+            if self.parts.is_empty() {
+                match self.candidate(works.is_empty())? {
+                    Some(file) => self.divide(file),
+                    None => break,
+                }
+            }
+            let Some(work) = self.parts.pop_front() else { break };
+            if work.count > 1 && blocks + work.count > MAX_BLOCKS && !works.is_empty() {
+                self.parts.push_front(work);
+                break;
+            }
+            blocks += work.count;
+            bytes += (work.count * BLOCK).min(work.file.size);
+            works.push(work);
+        }
+        if works.is_empty() {
+            return Ok(false);
+        }
+        let item = |w: &Work| Item {
+            dir: w.file.dir,
+            path: w.file.path.clone(),
+            ino: w.file.ino,
+            first: w.first,
+            count: w.count,
+        };
+        let room: usize = works.iter().map(|w| 200 + 3 * w.file.path.as_bytes().len()).sum();
+        self.link.wait_room(room)?;
+        let mut result: Result<u64, ResyncError> = Ok(0);
+        let this = self.this;
+        // Under the lock, so that each path leads to its file at the place of the question, here and there.
+        this.with_all_names(0, &mut || {
+            works.retain(|w| {
+                this.root(w.file.dir)
+                    .is_some_and(|root| tree::stat(root, &w.file.path).is_ok_and(|stat| stat.st_ino == w.file.ino))
+            });
+            result = (|| {
+                let id = this.new_ask();
+                let items = works.iter().map(item).collect();
+                self.link.emit(&Op::Ask { id }, &question(&Ask::Files { items })?)?;
+                Ok(id)
+            })();
+        });
+        self.asked.push_back((result?, works));
+        Ok(true)
+    }
+
+    /// Cuts a file into parts of at most [`MAX_BLOCKS`].
+    fn divide(&mut self, file: Candidate) {
+        let end = file.size.div_ceil(BLOCK);
+        let mut state = self.this.lock();
+        state.progress.files_total = state.progress.files_total.max(state.progress.files + 1);
+        if self.this.dirty.is_some() {
+            state.progress.files_total += 1;
+            state.progress.bytes_total += file.size;
+        }
+        drop(state);
+        self.open.insert((file.dir, file.ino), Open { asked_end: end, ..Open::default() });
+        let runs = file.blocks.runs(end);
+        self.add_parts(&file, &runs, true);
+    }
+
+    fn add_parts(&mut self, file: &Candidate, runs: &[(u64, u64)], at_end: bool) {
+        let mut parts = Vec::new();
+        for (first, count) in runs {
+            let mut at = *first;
+            while at < first + count {
+                let some = (first + count - at).min(MAX_BLOCKS);
+                parts.push(Work { file: file.clone(), first: at, count: some, is_last: false });
+                at += some;
+            }
+        }
+        match parts.last_mut() {
+            Some(last) => last.is_last = true,
+            None => parts.push(Work { file: file.clone(), first: 0, count: 0, is_last: true }),
+        }
+        if at_end {
+            self.parts.extend(parts);
+        } else {
+            for part in parts.into_iter().rev() {
+                self.parts.push_front(part);
+            }
+        }
+    }
+
+    /// The next file to compare; None: there is none, or it must wait for what is in work.
+    fn candidate(&mut self, nothing_in_hand: bool) -> Result<Option<Candidate>, ResyncError> {
+        loop {
+            if let Some(file) = self.ready.pop_front() {
+                // Another name of a file in work is compared when that one is finished.
+                if self.open.contains_key(&(file.dir, file.ino)) {
+                    if nothing_in_hand && self.asked.is_empty() && self.parts.is_empty() {
+                        self.open.remove(&(file.dir, file.ino));
+                    } else {
+                        self.ready.push_front(file);
+                        return Ok(None);
+                    }
+                }
+                if !self.this.lock().done.contains(&(file.dir, file.ino)) {
+                    return Ok(Some(file));
+                }
+                continue;
+            }
+            let moved = self.this.lock().compare.pop_first();
+            if let Some((dir, path)) = moved {
+                self.taken.push((dir, path.clone()));
+                self.consider(dir, path, Blocks::whole())?;
+            } else if let Some((dir, path)) = self.directories.pop() {
+                self.read(dir, &path)?;
+            } else if let Some(((dir, ino), change)) = self.dirty.pop_front() {
+                self.changed(dir, ino, change)?;
+            } else if !self.lost.is_empty() {
+                self.search()?;
+            } else {
+                return Ok(None);
+            }
+        }
+    }
+
+    fn consider(&mut self, dir: u16, path: RelPath, blocks: Blocks) -> Result<(), ResyncError> {
+        let Some(root) = self.this.root(dir) else { return Ok(()) };
+        let stat = match tree::stat(root, &path) {
+            Ok(stat) => stat,
+            Err(e) if is_elsewhere(&e) => return Ok(()),
+            Err(e) => return Err(disk(dir, &path, e)),
+        };
+        let Some(kind) = tree::kind_of(&stat) else { return Ok(()) };
+        if self.this.is_excluded(dir, &path, kind) {
+            return Ok(());
+        }
+        match kind {
+            Kind::Directory => self.directories.push((dir, path)),
+            Kind::File => {
+                self.ready.push_back(Candidate { dir, path, ino: stat.st_ino, blocks, size: stat.st_size as u64 });
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Reads a directory, without a lock: what moves meanwhile is noted by whoever moves it.
+    fn read(&mut self, dir: u16, path: &RelPath) -> Result<(), ResyncError> {
+        let Some(root) = self.this.root(dir) else { return Ok(()) };
+        let names = tree::open_dir(root, path).and_then(tree::names);
+        let names = match names {
+            Ok(names) => names,
+            Err(e) if is_elsewhere(&e) => return Ok(()),
+            Err(e) => return Err(disk(dir, path, e)),
+        };
+        for name in names {
+            self.consider(dir, path.join(&name), Blocks::whole())?;
+        }
+        Ok(())
+    }
+
+    /// A file of the change map.
+    fn changed(&mut self, dir: u16, ino: u64, change: FileChange) -> Result<(), ResyncError> {
+        let Some(root) = self.this.root(dir) else { return Ok(()) };
+        match tree::stat(root, &change.path) {
+            Ok(stat) if stat.st_ino == ino => match tree::kind_of(&stat) {
+                Some(Kind::File) => self.consider(dir, change.path, change.blocks),
+                _ => {
+                    self.link.wait_room(1 << 20)?;
+                    let mut result = Ok(());
+                    self.this.front.with_names(dir, &mut || {
+                        result = self.this.emit_meta(self.link, dir, &change.path);
+                    });
+                    result
+                }
+            },
+            Ok(_) => {
+                self.lost.insert((dir, ino), change.blocks);
+                Ok(())
+            }
+            Err(e) if is_elsewhere(&e) => {
+                self.lost.insert((dir, ino), change.blocks);
+                Ok(())
+            }
+            Err(e) => Err(disk(dir, &change.path, e)),
+        }
+    }
+
+    /// Looks in the whole tree for changed objects whose paths are out of date.
+    fn search(&mut self) -> Result<(), ResyncError> {
+        let mut lost = std::mem::take(&mut self.lost);
+        let mut queue: Vec<(u16, RelPath)> = self.this.dirs().map(|dir| (dir, RelPath::default())).collect();
+        while let Some((dir, path)) = queue.pop() {
+            self.this.check()?;
+            if lost.is_empty() {
+                break;
+            }
+            let Some(root) = self.this.root(dir) else { continue };
+            let Ok(here) = tree::open_dir(root, &path) else { continue };
+            for name in tree::names(&here).map_err(|e| disk(dir, &path, e))? {
+                let Ok(stat) = tree::stat_at(&here, &name) else { continue };
+                let full = path.join(&name);
+                if tree::kind_of(&stat) == Some(Kind::Directory) {
+                    queue.push((dir, full.clone()));
+                }
+                if let Some(blocks) = lost.remove(&(dir, stat.st_ino)) {
+                    if tree::kind_of(&stat) == Some(Kind::File) {
+                        self.consider(dir, full, blocks)?;
+                    } else {
+                        self.changed(dir, stat.st_ino, FileChange { path: full, blocks, born: false })?;
+                    }
+                }
+            }
+        }
+        // What was not found has no name any more.
+        Ok(())
+    }
+
+    /// Compares one part with the other node's answer and sends what differs.
+    fn part(&mut self, id: u64, work: Work, theirs: &FileAnswer) -> Result<(), ResyncError> {
+        let key = (work.file.dir, work.file.ino);
+        let mut open = self.open.remove(&key).unwrap_or_default();
+        let hashes = unpack(&theirs.hashes).unwrap_or_default();
+        let mut at = 0;
+        loop {
+            let some = (work.count - at).min(STEP);
+            let is_end = at + some >= work.count;
+            self.link.wait_room(ROOM)?;
+            let mut sent = Ok(0);
+            let front = std::sync::Arc::clone(&self.this.front);
+            front.with_file(key.0, key.1, &mut || {
+                sent = self.step(id, &work, theirs, &hashes, (at, some), is_end, &mut open);
+            });
+            let sent = sent?;
+            self.spend(sent)?;
+            at += some;
+            if is_end || open.gone {
+                break;
+            }
+        }
+        let asked_end = open.asked_end;
+        let mut state = self.this.lock();
+        state.progress.bytes += (work.count * BLOCK).min(work.file.size);
+        if open.gone {
+            if work.is_last {
+                state.progress.files += 1;
+            }
+            drop(state);
+            if !work.is_last {
+                // The other parts see it too.
+                self.open.insert(key, open);
+            }
+            return Ok(());
+        }
+        let end = open.settled_size.unwrap_or_default().div_ceil(BLOCK);
+        if work.is_last && end > asked_end {
+            // It grew between the question and the place where both began to be zero beyond its size.
+            drop(state);
+            open.asked_end = end;
+            let runs: Vec<(u64, u64)> = work
+                .file
+                .blocks
+                .runs(end)
+                .into_iter()
+                .filter_map(|(first, count)| {
+                    let start = first.max(asked_end);
+                    (first + count > start).then_some((start, first + count - start))
+                })
+                .collect();
+            self.open.insert(key, open);
+            self.add_parts(&work.file, &runs, false);
+            return Ok(());
+        }
+        if work.is_last {
+            state.progress.files += 1;
+            state.sent_files += u64::from(open.sent);
+            state.done.insert(key);
+        } else {
+            drop(state);
+            self.open.insert(key, open);
+        }
+        Ok(())
+    }
+
+    /// Some blocks of a part, under the file's lock; returns the bytes sent.
+    #[allow(clippy::too_many_arguments)] // one step of one part
+    fn step(
+        &mut self,
+        id: u64,
+        work: &Work,
+        theirs: &FileAnswer,
+        hashes: &[u128],
+        (at, some): (u64, u64),
+        is_end: bool,
+        open: &mut Open,
+    ) -> Result<u64, ResyncError> {
+        let (dir, path, ino) = (work.file.dir, &work.file.path, work.file.ino);
+        if open.gone {
+            return Ok(0);
+        }
+        let Some(root) = self.this.root(dir) else { return Ok(0) };
+        // Moved or removed: whoever did it is noted.
+        if !tree::stat(root, path).is_ok_and(|stat| stat.st_ino == ino) {
+            open.gone = true;
+            return Ok(0);
+        }
+        {
+            let mut state = self.this.lock();
+            if state.disturbed.get(&(dir, ino)).is_some_and(|next| id & 0xffff_ffff < *next) {
+                state.compare.insert((dir, path.clone()));
+                open.gone = true;
+                return Ok(0);
+            }
+        }
+        let file = match open.fd.take() {
+            Some(fd) => fd,
+            None => match tree::open_file(root, path, OFlags::RDONLY) {
+                Ok(fd) => fd,
+                Err(e) if is_elsewhere(&e) => {
+                    open.gone = true;
+                    return Ok(0);
+                }
+                Err(e) => return Err(disk(dir, path, e)),
+            },
+        };
+        let failed = |e: std::io::Error| disk(dir, path, e);
+        let stat = rustix::fs::fstat(&file).map_err(|e| failed(e.into()))?;
+        let size = stat.st_size as u64;
+        if open.settled_size.is_none() {
+            open.settled_size = Some(size);
+            open.meta.clone_from(&theirs.meta);
+            if theirs.size > size {
+                let meta = Meta::read(Place::Fd(file.as_fd()), &stat).map_err(failed)?;
+                self.emit_meta(dir, path, ino, &meta)?;
+                open.sent = true;
+            }
+        }
+        let mut bytes = 0;
+        let mut data = None;
+        for number in at..at + some {
+            let block = work.first + number;
+            let start = block * BLOCK;
+            if start >= size {
+                break;
+            }
+            if data.is_none_or(|at| at < start) {
+                data = Some(tree::next_data(&file, start).map_err(failed)?.unwrap_or(u64::MAX));
+            }
+            let mut length = 0;
+            if data.is_some_and(|at| at < start + BLOCK) {
+                length = tree::read_full(&file, start, &mut self.buffer).map_err(failed)?;
+            }
+            let content = self.buffer.get(..length).unwrap_or_default();
+            let ours = tree::hash_bytes(content);
+            if hashes.get(number as usize).copied().unwrap_or(EMPTY) == ours {
+                continue;
+            }
+            open.sent = true;
+            if ours == EMPTY {
+                let op = Op::SyncZero { dir, path: path.clone(), ino, offset: start, length: BLOCK };
+                self.link.emit(&op, &[])?;
+            } else {
+                self.link.emit(&Op::SyncData { dir, path: path.clone(), ino, offset: start }, content)?;
+                bytes += length as u64;
+            }
+        }
+        if is_end && work.is_last && open.settled_size.is_none_or(|s| s.div_ceil(BLOCK) <= open.asked_end) {
+            let meta = Meta::read(Place::Fd(file.as_fd()), &stat).map_err(failed)?;
+            if open.sent || open.meta != format!("{:032x}", meta.digest()) {
+                self.emit_meta(dir, path, ino, &meta)?;
+                open.sent = true;
+            }
+        }
+        open.fd = Some(file);
+        Ok(bytes)
+    }
+
+    fn emit_meta(&self, dir: u16, path: &RelPath, ino: u64, meta: &Meta) -> Result<(), ResyncError> {
+        let payload = serde_json::to_vec(meta).map_err(|e| disk(dir, path, e.into()))?;
+        Ok(self.link.emit(&Op::SyncMeta { dir, path: path.clone(), ino }, &payload)?)
+    }
+
+    /// Accounts for content sent, and keeps to the bandwidth.
+    fn spend(&mut self, bytes: u64) -> Result<(), ResyncError> {
+        if bytes == 0 {
+            return Ok(());
+        }
+        self.this.lock().progress.sent += bytes;
+        let until = self.link.now() + self.pace.spend(self.link.now(), bytes);
+        loop {
+            let left = until.saturating_sub(self.link.now());
+            if left.is_zero() {
+                return Ok(());
+            }
+            self.this.check()?;
+            std::thread::sleep(left.min(Duration::from_millis(50)));
+        }
+    }
+}
