@@ -1,0 +1,295 @@
+//! Which verbs and options are there, and which exit code answers?
+
+use crate::normal::normalise;
+use crate::paths::Place;
+use crate::{bound, special, verbs};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use std::io::{self, Write};
+use std::process::ExitCode;
+use sys::roots::Roots;
+
+const AFTER: &str = "\
+The module is named by -m AM or by the environment variable SAFEMODULE; options may stand before or after the verb.
+  safekit -p                    print SAFE, SAFEVAR, SAFEBIN and the variables of the module
+  safekit -r COMMAND ARGUMENTS  run a special command (one of SAFEBIN, or an absolute path) with these variables
+
+Exit codes:
+  0    done
+  1    refused, or: incloop, checkloop: the limit is reached; state -lq: WAIT
+  2-4  state -lq: 2 ALONE or UP, 3 PRIM, 4 SECOND (0: STOP); boundcmd: 2 time is over
+  100  wrong usage, or a verb that this version does not have
+  111  a system call failed
+  start, prim, primforce, second, log, logview, config, shutdown: the exit codes of sk-module
+
+Examples:
+  safekit printe \"the database does not answer\"
+  safekit stop -i start_prim -m postgresql
+  safekit errd disable myclass -m postgresql
+  safekit waitstate -m postgresql PRIM";
+
+/// Control a module from scripts and shells, in the words of SafeKit
+#[derive(Debug, Parser)]
+#[command(name = "safekit", version, after_help = AFTER)]
+struct Cli {
+    #[command(flatten)]
+    module: Named,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Args)]
+struct Named {
+    /// Name of the module
+    #[arg(short = 'm', long = "module", global = true, value_name = "AM")]
+    module: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Print the variables NAME="value" (also: safekit -p)
+    Print,
+    /// Run a special command with these variables (also: safekit -r)
+    Run {
+        /// Command and arguments
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        command: Vec<String>,
+    },
+    /// Write a message of level I (verbose) to the module's log
+    Printi(Message),
+    /// Write a message of level E to the module's log
+    Printe(Message),
+    /// Write a message of level W (verbose) to the module's log
+    Printw(Message),
+    /// Start the module; its role follows from the data and the peer
+    Start,
+    /// Start as primary; refused while the peer is primary
+    Prim,
+    /// Start as primary whatever the data are; the peer is copied in full
+    Primforce,
+    /// Start as secondary; refused when the peer is not primary
+    Second {
+        /// fullsync: compare and copy everything
+        #[arg(value_enum)]
+        mode: Option<Full>,
+    },
+    /// Stop the module; the peer takes over
+    Stop(Automatic),
+    /// Stop without waiting for the graceful stop scripts
+    Forcestop,
+    /// Run the stop and start scripts; no failover
+    Restart(Automatic),
+    /// Stop, then start again; a failover when primary
+    Stopstart(Automatic),
+    /// Exchange the primary and the secondary
+    Swap(Automatic),
+    /// Stop all running modules, at the shutdown of the host
+    Shutdown,
+    /// Apply the editable configuration of a stopped module
+    Config,
+    /// Wait for the end of a start
+    Waitstart,
+    /// Wait for the end of a stop
+    Waitstop,
+    /// Wait for a stable state
+    Waitstate {
+        /// STOP, WAIT, ALONE, UP, PRIM or SECOND
+        #[arg(value_parser = ["STOP", "WAIT", "ALONE", "UP", "PRIM", "SECOND"], ignore_case = true)]
+        state: String,
+    },
+    /// Print the state of the module, or of all
+    State {
+        /// All resources, one a line: class.id, value, date
+        #[arg(short = 'v')]
+        verbose: bool,
+        /// Only the state
+        #[arg(short = 'l')]
+        line: bool,
+        /// Exit with the code of the state
+        #[arg(short = 'q')]
+        quiet: bool,
+    },
+    /// Print the module's log
+    Log(Log),
+    /// Print the module's log and follow it
+    Logview(Log),
+    /// Assign a resource
+    Set {
+        /// class.id
+        #[arg(short = 'r')]
+        resource: String,
+        /// Value: up, down or another
+        #[arg(short = 'v')]
+        value: String,
+        /// Keep no history: this version keeps none
+        #[arg(short = 'n')]
+        _no_history: bool,
+        #[command(flatten)]
+        automatic: Automatic,
+    },
+    /// Print a resource
+    Get {
+        /// class.id
+        #[arg(short = 'r')]
+        resource: String,
+    },
+    /// Process supervision: enable or disable a class, switch all on or off, list
+    Errd {
+        #[arg(value_enum)]
+        /// What to do
+        action: Errd,
+        /// Class of processes, for enable and disable
+        class: Option<String>,
+    },
+    /// Allow or forbid automatic failover; give it on both nodes
+    Failover {
+        #[arg(value_enum)]
+        /// on or off
+        value: OnOff,
+    },
+    /// Set the counter of automatic actions to zero
+    Resetloop,
+    /// Count one more automatic action; exit code 1 when the limit is reached
+    Incloop {
+        /// Who asks
+        #[arg(short = 'i')]
+        identity: String,
+    },
+    /// Exit code 1 when the limit of automatic actions is reached, else 0
+    Checkloop,
+    #[command(external_subcommand)]
+    Unknown(Vec<String>),
+}
+
+#[derive(Debug, Args)]
+pub struct Message {
+    /// The message
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+    pub words: Vec<String>,
+    /// Origin shown in the log
+    #[arg(short = 'i', value_name = "NAME")]
+    pub identity: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Automatic {
+    /// Automatic origin: who asks. Counts for maxloop
+    #[arg(short = 'i', value_name = "IDENTITY")]
+    pub identity: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Log {
+    /// Number of messages
+    #[arg(short = 's', default_value_t = 300)]
+    pub lines: usize,
+    /// Verbose: also the levels I, W and D
+    #[arg(short = 'A')]
+    pub all: bool,
+    /// Language: messages are in English only
+    #[arg(short = 'l', value_parser = ["en"])]
+    _language: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Full {
+    Fullsync,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Errd {
+    Enable,
+    Disable,
+    On,
+    Off,
+    List,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OnOff {
+    On,
+    Off,
+}
+
+/// An error with its exit code.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct Failure {
+    pub code: u8,
+    message: String,
+}
+
+impl Failure {
+    pub fn new(code: u8, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self::new(100, message)
+    }
+
+    pub fn sys(what: impl std::fmt::Display, error: io::Error) -> Self {
+        Self::new(111, format!("{what}: {error}"))
+    }
+}
+
+/// The command line, for manual pages and completions.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
+/// Runs with the arguments of the process. Called as `boundcmd` (a link in SAFEBIN) it is that command.
+pub fn main() -> ExitCode {
+    let mut words = std::env::args_os();
+    let called = words.next().unwrap_or_default();
+    let mut arguments = Vec::new();
+    for word in words {
+        match word.into_string() {
+            Ok(text) => arguments.push(text),
+            Err(word) => return finish(Err(Failure::usage(format!("the argument {} is not UTF-8", word.display())))),
+        }
+    }
+    if std::path::Path::new(&called).file_name().is_some_and(|n| n == "boundcmd") {
+        return finish(bound::run(&arguments, &[]));
+    }
+    let typed = std::iter::once("safekit".to_owned()).chain(normalise(arguments));
+    match Cli::try_parse_from(typed) {
+        Ok(cli) => finish(run(cli)),
+        Err(error) => {
+            // Help and version are no errors; nothing can be done when even printing fails.
+            let _ = error.print();
+            ExitCode::from(if error.use_stderr() { 100 } else { 0 })
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<u8, Failure> {
+    let place = Place::new(Roots::from_environment(), cli.module.module)?;
+    match cli.verb {
+        Verb::Run { command } => special::run(&place, &command),
+        Verb::Unknown(words) => {
+            let verb = words.first().map_or("", String::as_str);
+            Err(Failure::usage(format!("this version has no verb `{verb}`; `safekit --help` lists those it has")))
+        }
+        verb => verbs::run(&place, &verb),
+    }
+}
+
+fn finish(result: Result<u8, Failure>) -> ExitCode {
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            let _ = writeln!(io::stderr(), "safekit: {failure}");
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        command().debug_assert();
+    }
+}

@@ -1,0 +1,12 @@
+//! The compatibility command of SafeKit, as far as scripts of modules and operators of a mirror use it.
+
+mod bound;
+mod cli;
+mod normal;
+mod paths;
+mod runner;
+mod special;
+mod verbs;
+mod waits;
+
+pub use cli::{command, main};

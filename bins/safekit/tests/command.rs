@@ -1,0 +1,204 @@
+//! Does the command behave as scripts expect, against a control socket that answers like a runner?
+
+#![allow(clippy::unwrap_used)] // a test may panic
+
+use serde_json::{Value, json};
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixListener;
+use std::process::{Command, Output};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+struct Node {
+    dir: tempfile::TempDir,
+    asked: Arc<Mutex<Vec<Value>>>,
+}
+
+impl Node {
+    /// A node with the module AM, without runner.
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        for path in ["var/modules/AM", "run/AM", "safe/private/bin"] {
+            std::fs::create_dir_all(dir.path().join(path)).unwrap();
+        }
+        Self { dir, asked: Arc::default() }
+    }
+
+    /// A runner that gives this reply to everything.
+    fn with_runner(reply: Value) -> Self {
+        let node = Self::new();
+        let listener = UnixListener::bind(node.dir.path().join("run/AM/control")).unwrap();
+        let asked = node.asked.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let mut line = String::new();
+                BufReader::new(stream.try_clone().unwrap()).read_line(&mut line).unwrap();
+                asked.lock().unwrap().push(serde_json::from_str(&line).unwrap());
+                stream.write_all(format!("{reply}\n").as_bytes()).unwrap();
+            }
+        });
+        node
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_safekit"));
+        command.args(arguments).env_remove("SAFEMODULE");
+        for (name, directory) in [("SK_ETC", "etc"), ("SK_VAR", "var"), ("SK_RUN", "run"), ("SK_SAFE", "safe")] {
+            command.env(name, self.dir.path().join(directory));
+        }
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> (i32, String, String) {
+        told(&self.command(arguments).output().unwrap())
+    }
+
+    fn last_request(&self) -> Value {
+        self.asked.lock().unwrap().last().unwrap().clone()
+    }
+}
+
+fn told(output: &Output) -> (i32, String, String) {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
+}
+
+#[test]
+fn a_module_without_a_runner_is_in_stop() {
+    let node = Node::new();
+    assert_eq!(node.run(&["state", "-m", "AM", "-lq"]), (0, "STOP (NotReady)\n".into(), String::new()));
+    assert_eq!(node.run(&["state"]).1, "AM: STOP (NotReady)\n");
+    assert_eq!(node.run(&["stop", "-m", "AM"]), (0, String::new(), String::new()));
+    assert_eq!(node.run(&["waitstop", "-m", "AM"]).0, 0);
+    let (code, _, words) = node.run(&["restart", "-m", "AM"]);
+    assert!(code == 1 && words.contains("module AM is not running"), "{words}");
+    let (code, _, words) = node.run(&["state", "-m", "other"]);
+    assert!(code == 1 && words.contains("there is no module other"), "{words}");
+}
+
+#[test]
+fn states_have_the_exit_codes_of_the_reference() {
+    for (state, code) in [("STOP", 0), ("WAIT", 1), ("ALONE", 2), ("UP", 2), ("PRIM", 3), ("SECOND", 4)] {
+        let node = Node::with_runner(json!({"state": state, "readiness": "Ready"}));
+        assert_eq!(node.run(&["-m", "AM", "state", "-lq"]), (code, format!("{state} (Ready)\n"), String::new()));
+        assert_eq!(node.run(&["state", "-m", "AM"]).0, 0);
+    }
+}
+
+#[test]
+fn requests_are_those_of_the_contract() {
+    let node = Node::with_runner(json!({"ok": true, "value": "up"}));
+    let asked = |arguments: &[&str]| {
+        let (code, _, words) = node.run(arguments);
+        assert_eq!(code, 0, "{words}");
+        node.last_request()
+    };
+    let request = asked(&["printe", "-m", "AM", "-5", "rows lost"]);
+    assert_eq!((&request["level"], &request["message"]), (&json!("E"), &json!("-5 rows lost")));
+    let request = asked(&["stop", "-i", "start_prim", "-m", "AM"]);
+    assert_eq!((&request["verb"], &request["identity"]), (&json!("stop"), &json!("start_prim")));
+    let request = asked(&["-m", "AM", "errd", "disable", "mine"]);
+    assert_eq!((&request["action"], &request["class"]), (&json!("disable"), &json!("mine")));
+    let request = asked(&["set", "-r", "custom.x", "-v", "down", "-i", "me", "-m", "AM"]);
+    assert_eq!(
+        (&request["resource"], &request["value"], &request["identity"]),
+        (&json!("custom.x"), &json!("down"), &json!("me"))
+    );
+    assert_eq!(asked(&["failover", "off", "-m", "AM"])["value"], "off");
+    assert_eq!(node.run(&["get", "-r", "custom.x", "-m", "AM"]).1, "up\n");
+    let output = node.command(&["restart"]).env("SAFEMODULE", "AM").output().unwrap();
+    assert_eq!((output.status.code(), node.last_request()["verb"].clone()), (Some(0), json!("restart")));
+}
+
+#[test]
+fn refusals_and_limits_reach_the_caller() {
+    let node =
+        Node::with_runner(json!({"ok": false, "error": "the peer is primary", "hint": "swap instead", "exit": 1}));
+    let (code, _, words) = node.run(&["swap", "-m", "AM"]);
+    assert_eq!((code, words.as_str()), (1, "safekit: the peer is primary; swap instead\n"));
+    let node = Node::with_runner(json!({"ok": true, "reached": true}));
+    assert_eq!(node.run(&["incloop", "-i", "me", "-m", "AM"]).0, 1);
+    let node = Node::with_runner(json!({"ok": true, "reached": false}));
+    assert_eq!(node.run(&["checkloop", "-m", "AM"]).0, 0);
+}
+
+#[test]
+fn wrong_usage_is_told_clearly() {
+    let node = Node::new();
+    for (arguments, words) in [
+        (&["webserver", "restart"][..], "no verb `webserver`"),
+        (&["stop"], "no module named"),
+        (&["errd", "enable", "-m", "AM"], "needs a class"),
+        (&["stop", "-m", "../x"], "no module name"),
+        (&["prim", "now", "-m", "AM"], "unexpected argument"),
+        (&["-r", "../boundcmd"], "neither the name"),
+        (&[], "Usage"),
+    ] {
+        let (code, _, text) = node.run(arguments);
+        assert!(code == 100 && text.contains(words), "{arguments:?}: {code} {text}");
+    }
+}
+
+#[test]
+fn special_commands_see_the_environment() {
+    let node = Node::new();
+    let (code, text, _) = node.run(&["-m", "AM", "-p"]);
+    assert_eq!(code, 0);
+    assert!(text.contains(&format!("SAFE=\"{}\"\n", node.dir.path().join("safe").display())), "{text}");
+    assert!(text.contains("SAFEBIN=\"") && text.contains("SAFEUSERVAR=\""), "{text}");
+    let (code, text, _) = node.run(&["-m", "AM", "-r", "/bin/sh", "-c", "echo $SAFEMODULE $SAFEVAR; exit 7"]);
+    assert_eq!((code, text), (7, format!("AM {}\n", node.dir.path().join("var").display())));
+    let (code, _, words) = node.run(&["-r", "gencron"]);
+    assert!(code == 1 && words.contains("no special command gencron"), "{words}");
+}
+
+#[test]
+fn boundcmd_gives_the_code_or_2_and_leaves_nothing_behind() {
+    let node = Node::new();
+    assert_eq!(node.run(&["-r", "boundcmd", "10", "sh", "-c", "exit 9"]).0, 9);
+    assert_eq!(node.run(&["-r", "boundcmd", "10", "/nonexistent"]).0, 127);
+    assert_eq!(node.run(&["-r", "boundcmd", "soon", "true"]).0, 100);
+    let note = node.dir.path().join("pid");
+    let script = format!("sleep 600 & echo $! > {}; wait", note.display());
+    let link = node.dir.path().join("boundcmd");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_safekit"), &link).unwrap();
+    let output = Command::new(&link).args(["0.5", "sh", "-c", &script]).output().unwrap();
+    let (code, _, words) = told(&output);
+    assert!(code == 2 && words.contains("took longer than 0.5 s"), "{words}");
+    let pid = std::fs::read_to_string(&note).unwrap().trim().to_owned();
+    let end = Instant::now() + Duration::from_secs(5);
+    let is_alive = || std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|s| !s.contains(") Z "));
+    while is_alive() {
+        assert!(Instant::now() < end, "the command's child {pid} is still there");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn a_start_becomes_sk_module() {
+    let node = Node::new();
+    let bin = node.dir.path().join("safe/bin");
+    std::fs::create_dir_all(&bin).unwrap();
+    // A copy of the command, so that no real sk-module lies beside it.
+    let copy = node.dir.path().join("safekit");
+    // Written by another process: a file this process still has open for writing in a forked child cannot be run.
+    let shell = format!(
+        "cp {} {}; printf '#!/bin/sh\\necho \"$@\"; exit 5\\n' > {bin}; chmod 755 {bin}",
+        env!("CARGO_BIN_EXE_safekit"),
+        copy.display(),
+        bin = bin.join("sk-module").display()
+    );
+    assert!(Command::new("sh").args(["-c", &shell]).status().unwrap().success());
+    let run = |arguments: &[&str]| {
+        let output = Command::new(&copy)
+            .args(arguments)
+            .env("SK_VAR", node.dir.path().join("var"))
+            .env("SK_SAFE", node.dir.path().join("safe"))
+            .output()
+            .unwrap();
+        told(&output)
+    };
+    assert_eq!(run(&["-m", "AM", "second", "fullsync"]), (5, "second --fullsync -m AM\n".into(), String::new()));
+    assert_eq!(run(&["logview", "-m", "AM", "-A"]).1, "log -m AM -s 300 -A -f\n");
+}
