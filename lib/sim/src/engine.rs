@@ -14,12 +14,11 @@ pub enum Mutation {
     NoMint,
     /// The primary acknowledges before the secondary has the write.
     AckEarly,
-    /// A secondary counts as paired from the beginning of a resynchronisation.
+    /// A secondary counts as paired and in sync from the beginning of a resynchronisation. (Either alone does no harm: the core
+    /// asks for both.)
     PairedTooSoon,
-    /// The core hears `in_sync` while the stream is still copying.
-    ReportsInSyncTooSoon,
-    /// `outdate` is answered but not remembered.
-    ForgetsOutdate,
+    /// The loss of the stream is reported as the loss of all heartbeats.
+    HastyDetector,
     /// `promote` of a paired secondary does not make durable what it received.
     PromoteWithoutSync,
     /// `promote` is accepted from any standing, and the snapshot says `paired` to the core whatever is on the disk.
@@ -98,7 +97,8 @@ pub struct Effect {
 impl Engine {
     pub fn report(&self, mutation: Mutation) -> ReplicaReport {
         let mut peer = self.peer;
-        if mutation == Mutation::ReportsInSyncTooSoon && peer == ReplicaPeer::Syncing {
+        let copying = peer == ReplicaPeer::Syncing && self.role == ReplicaRole::Secondary;
+        if mutation == Mutation::PairedTooSoon && copying {
             peer = ReplicaPeer::InSync;
         }
         let standing = if mutation == Mutation::LiesAboutStanding && self.standing != Standing::Blank {
@@ -201,7 +201,7 @@ impl Engine {
                 effect.close = Some(ReplicaPeer::Lost);
             }
             ReplicaOrder::Outdate => {
-                if lawful && mutation != Mutation::ForgetsOutdate {
+                if lawful {
                     self.standing = Standing::Outdated;
                 }
                 self.follow = false;

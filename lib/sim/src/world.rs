@@ -215,7 +215,7 @@ impl World {
     }
 
     fn run(&mut self, node: usize, boot: bool) {
-        let incarnation = self.rng.next();
+        let incarnation = self.rng.draw();
         let n = &mut self.nodes[node];
         n.life += 1;
         n.runner = Some(Runner {
@@ -556,7 +556,7 @@ impl World {
     // Replication.
 
     fn epoch(&mut self) -> EpochId {
-        EpochId((u128::from(self.rng.next()) << 64) | u128::from(self.rng.next()))
+        EpochId((u128::from(self.rng.draw()) << 64) | u128::from(self.rng.draw()))
     }
 
     fn carry_out(&mut self, node: usize, life: u64, id: u64, order: ReplicaOrder, tries: u32) {
@@ -628,6 +628,9 @@ impl World {
         n.stream = 0;
         n.engine.peer = as_peer;
         self.report(node);
+        if self.mutation == Mutation::HastyDetector {
+            self.tell(node, Event::PeerDown);
+        }
     }
 
     fn streams(&mut self) {
