@@ -1,1 +1,5 @@
-fn main() {}
+//! `sk-replicate`: see the library beside it.
+
+fn main() -> std::process::ExitCode {
+    sk_replicate::main()
+}

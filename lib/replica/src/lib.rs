@@ -2,11 +2,13 @@
 
 pub mod apply;
 pub mod change_map;
+pub mod engine;
 pub mod front;
 pub mod fuse;
 pub mod op;
 pub mod recorder;
 pub mod resync;
 pub mod salvage;
+pub mod store;
 pub mod stream;
 pub mod tree;

@@ -39,6 +39,12 @@ impl Changes {
         self.rebase(head);
     }
 
+    /// Both trees are equal and durable, and nothing changes.
+    pub fn clear(&mut self, head: Option<EpochId>) {
+        self.map.clear();
+        self.rebase(head);
+    }
+
     /// Both trees were equal at some moment since the map began.
     pub fn rebase(&mut self, head: Option<EpochId>) {
         self.covered.base = head;

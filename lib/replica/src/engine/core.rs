@@ -68,6 +68,8 @@ pub struct Flow {
     pub resync: Option<Arc<Resync>>,
     pub checkpoint: Option<Checkpoint>,
     pub checkpoints: u64,
+    /// The next checkpoint should not wait: until there is one, the change maps are worth nothing.
+    pub checkpoint_due: bool,
     /// Position of the last sealed checkpoint.
     pub sealed: Position,
 }
@@ -139,6 +141,7 @@ impl Core {
             resync: None,
             checkpoint: None,
             checkpoints: 0,
+            checkpoint_due: false,
             sealed: ring.position(),
             ring,
         };
@@ -313,12 +316,13 @@ impl Core {
         let mut text = Vec::new();
         let mut flow = self.flow();
         let due = flow.paired && flow.peer == Peer::InSync && flow.end.is_none() && flow.checkpoint.is_none();
-        if !due || flow.link.is_none() || flow.ring.position() <= flow.sealed {
+        if !due || flow.link.is_none() || (flow.ring.position() <= flow.sealed && !flow.checkpoint_due) {
             return None;
         }
         let number = flow.checkpoints + 1;
         frame::op_text(&Op::Checkpoint { number }, &mut text).ok()?;
         flow.checkpoints = number;
+        flow.checkpoint_due = false;
         flow.changes.seal(number);
         let position = self.append(&mut flow, &text, &[], true);
         flow.sealed = position;
@@ -411,6 +415,7 @@ impl Core {
                 flow.peer = Peer::InSync;
                 let head = self.remembered().lineage.head();
                 flow.changes.rebase(head);
+                flow.checkpoint_due = true;
                 in_sync = true;
             }
         }

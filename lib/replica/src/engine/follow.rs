@@ -417,7 +417,7 @@ impl Session {
             let mut barrier = false;
             let mut goodbye = false;
             let outcome = loop {
-                let Some(frame) = line.decoder.next()? else { break Ok(()) };
+                let Some(frame) = line.decoder.next_frame()? else { break Ok(()) };
                 unacknowledged += frame.payload.len() + 128;
                 match frame.body {
                     Body::Op(op) => {

@@ -491,8 +491,15 @@ impl Engine {
         core.push();
         // Never longer than the runner is willing to wait for a peer that is alive.
         let limit = Duration::from_millis(core.spec.send_timeout_ms.max(1000));
-        let settled = core.wait_settled(position, limit);
-        (settled && paired).then_some(Place { stream, position })
+        if !core.wait_settled(position, limit) || !paired {
+            return None;
+        }
+        // The secondary made everything durable at this place; so do we, and then there is nothing that one of both may lack.
+        if lock(&self.server.roots).iter().all(|root| rustix::fs::syncfs(root).is_ok()) {
+            let head = core.remembered().lineage.head();
+            core.flow().changes.clear(head);
+        }
+        Some(Place { stream, position })
     }
 
     /// After [`Engine::drain`]: no role, no connection.

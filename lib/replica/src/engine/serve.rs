@@ -85,7 +85,7 @@ impl Line {
     /// The next control message with its payload; operations are out of place here.
     pub fn control(&mut self) -> Result<(Control, Vec<u8>), LineError> {
         loop {
-            if let Some(frame) = self.decoder.next()? {
+            if let Some(frame) = self.decoder.next_frame()? {
                 return match frame.body {
                     Body::Control(control) => Ok((control, frame.payload.to_vec())),
                     Body::Op(_) => Err(LineError::Protocol("an operation where a control message was expected".into())),
@@ -339,7 +339,7 @@ impl Server {
             let received = line.fill()?;
             core.bytes_received.fetch_add(received as u64, SeqCst);
             let mut acknowledged = None;
-            while let Some(frame) = line.decoder.next()? {
+            while let Some(frame) = line.decoder.next_frame()? {
                 let Body::Control(control) = frame.body else {
                     return Err(LineError::Protocol("the secondary sent an operation".into()));
                 };

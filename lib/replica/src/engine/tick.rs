@@ -87,7 +87,7 @@ pub fn checkpoints(core: &Core, roots: &Mutex<Vec<OwnedFd>>) {
     let mut last = Instant::now();
     while !core.stopping.load(SeqCst) {
         std::thread::sleep(TICK);
-        if last.elapsed() < CHECKPOINT {
+        if last.elapsed() < CHECKPOINT && !core.flow().checkpoint_due {
             continue;
         }
         last = Instant::now();

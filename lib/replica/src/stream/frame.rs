@@ -144,7 +144,7 @@ impl Decoder {
     }
 
     /// The next complete frame.
-    pub fn next(&mut self) -> Result<Option<Frame<'_>>, FrameError> {
+    pub fn next_frame(&mut self) -> Result<Option<Frame<'_>>, FrameError> {
         let rest = self.buffer.get(self.at..).unwrap_or_default();
         if let Some(extent) = self.pending
             && rest.len() < extent.header + extent.payload
@@ -203,7 +203,7 @@ mod tests {
             let mut pings = 0;
             for chunk in wire.chunks(cut) {
                 decoder.tail().extend_from_slice(chunk);
-                while let Some(frame) = decoder.next().unwrap() {
+                while let Some(frame) = decoder.next_frame().unwrap() {
                     match frame.body {
                         Body::Op(op) => got.push((frame.n, op, frame.payload.to_vec())),
                         Body::Control(_) => pings += 1,
@@ -219,7 +219,7 @@ mod tests {
         fn garbage_is_an_error_or_a_wait_never_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..2000)) {
             let mut decoder = Decoder::default();
             decoder.tail().extend_from_slice(&bytes);
-            while let Ok(Some(_)) = decoder.next() {}
+            while let Ok(Some(_)) = decoder.next_frame() {}
         }
 
         #[test]
@@ -233,7 +233,7 @@ mod tests {
             wire[at] = byte;
             let mut decoder = Decoder::default();
             decoder.tail().extend_from_slice(&wire);
-            while let Ok(Some(_)) = decoder.next() {}
+            while let Ok(Some(_)) = decoder.next_frame() {}
         }
     }
 
@@ -243,10 +243,10 @@ mod tests {
         decoder
             .tail()
             .extend_from_slice(format!("{{\"n\":1,\"len\":{},\"ctl\":\"ping\"}}\n", MAX_PAYLOAD + 1).as_bytes());
-        assert!(matches!(decoder.next(), Err(FrameError::PayloadTooLong(_))));
+        assert!(matches!(decoder.next_frame(), Err(FrameError::PayloadTooLong(_))));
         let mut decoder = Decoder::default();
         decoder.tail().extend_from_slice(&vec![b' '; MAX_HEADER]);
-        assert!(matches!(decoder.next(), Err(FrameError::HeaderTooLong)));
+        assert!(matches!(decoder.next_frame(), Err(FrameError::HeaderTooLong)));
     }
 
     #[test]

@@ -1,0 +1,452 @@
+//! Two real engines on the loopback interface, each with its own directory and descriptor store.
+#![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
+
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+use sys::store::Store;
+
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// True when mounting is possible here.
+pub fn possible() -> bool {
+    let possible = nix::unistd::geteuid().is_root() && Path::new("/dev/fuse").exists();
+    if !possible {
+        eprintln!("skipped: needs root and /dev/fuse");
+    }
+    possible
+}
+
+#[derive(Default)]
+struct Log {
+    events: Mutex<Vec<Value>>,
+    more: Condvar,
+}
+
+pub struct Node {
+    pub name: String,
+    pub dir: PathBuf,
+    spec: PathBuf,
+    child: Child,
+    stdin: Option<ChildStdin>,
+    log: Arc<Log>,
+    store: Store,
+    next: u64,
+}
+
+fn port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// Two nodes, and the wire between them.
+pub struct Pair {
+    pub a: Node,
+    pub b: Node,
+    /// From b (secondary) to a (primary).
+    pub wire: Wire,
+    _home: tempfile::TempDir,
+}
+
+impl Pair {
+    pub fn new(extra: Value) -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let base = home.path().canonicalize().unwrap();
+        let key = base.join("key");
+        std::fs::write(&key, "0123456789abcdef".repeat(4)).unwrap();
+        std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        let (port_a, port_b) = (port(), port());
+        let wire = Wire::new(port_a);
+        let spec = |name: &str, peer: &str, listen: String, to: String| {
+            let dir = base.join(name).join("data");
+            std::fs::create_dir_all(&dir).unwrap();
+            let mut spec = json!({
+                "module": "pair", "node": name, "peer": peer, "directories": [{"path": dir, "read_only": true}],
+                "listen": listen, "peer_address": to, "key_file": key, "state_dir": base.join(name).join("state"),
+                "salvage_dir": base.join(name).join("salvage"), "send_timeout_ms": 10000,
+            });
+            for (k, v) in extra.as_object().unwrap() {
+                spec[k] = v.clone();
+            }
+            let path = base.join(format!("{name}.json"));
+            std::fs::write(&path, spec.to_string()).unwrap();
+            (path, dir)
+        };
+        let (spec_a, dir_a) = spec("a", "b", format!("127.0.0.1:{port_a}"), format!("127.0.0.2:{port_b}"));
+        let (spec_b, dir_b) = spec("b", "a", format!("127.0.0.2:{port_b}"), format!("127.0.0.1:{}", wire.port));
+        Self { a: Node::start("a", dir_a, spec_a), b: Node::start("b", dir_b, spec_b), wire, _home: home }
+    }
+
+    /// A serves and B follows, in sync.
+    pub fn synced(extra: Value) -> Self {
+        let mut pair = Self::new(extra);
+        pair.a.done(json!({"kind":"primary","peer":"excluded","force":true}));
+        pair.b.done(json!({"kind":"secondary"}));
+        pair.b.until_replica("b in sync", |r| r["peer"] == "in_sync" && r["standing"] == "paired");
+        pair.a.until_replica("a sees b in sync", |r| r["peer"] == "in_sync" && r["standing"] == "paired");
+        pair
+    }
+}
+
+impl Pair {
+    /// Waits until the secondary remembers a checkpoint that both have.
+    pub fn until_checkpoint(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        let file = self.b.dir.parent().unwrap().join("state/lineage.json");
+        loop {
+            let known: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+            if known["position"].as_u64() > Some(0) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "no checkpoint: {known}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Node {
+    fn start(name: &str, dir: PathBuf, spec: PathBuf) -> Self {
+        let store = Store::new();
+        let log = Arc::new(Log::default());
+        let (child, stdin) = spawn(&store, &spec, &log);
+        Self { name: name.into(), dir, spec, child, stdin: Some(stdin), log, store, next: 0 }
+    }
+
+    /// kill -9, and a successor with the kept descriptors.
+    pub fn kill_and_restart(&mut self) {
+        self.kill();
+        let (child, stdin) = spawn(&self.store, &self.spec, &self.log);
+        (self.child, self.stdin) = (child, Some(stdin));
+    }
+
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        self.log.events.lock().unwrap().clear();
+    }
+
+    /// The runner is gone.
+    pub fn end_of_file(&mut self) {
+        self.stdin = None;
+        let deadline = Instant::now() + PATIENCE;
+        while self.child.try_wait().unwrap().is_none() {
+            assert!(Instant::now() < deadline, "{} does not end", self.name);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        self.store.clear();
+        self.log.events.lock().unwrap().clear();
+    }
+
+    /// A new process that knows nothing of the former one's memory.
+    pub fn start_again(&mut self) {
+        self.store.clear();
+        let (child, stdin) = spawn(&self.store, &self.spec, &self.log);
+        (self.child, self.stdin) = (child, Some(stdin));
+    }
+
+    /// Sends an order; its `done` or `failed`.
+    pub fn order(&mut self, order: Value) -> Value {
+        let id = self.send(order);
+        self.answer(id)
+    }
+
+    pub fn send(&mut self, mut order: Value) -> u64 {
+        self.next += 1;
+        order["id"] = self.next.into();
+        writeln!(self.stdin.as_mut().unwrap(), "{order}").unwrap();
+        self.next
+    }
+
+    pub fn answer(&self, id: u64) -> Value {
+        self.until("an answer", |e| (e["kind"] == "done" || e["kind"] == "failed") && e["id"] == id)
+    }
+
+    pub fn done(&mut self, order: Value) {
+        let answer = self.order(order.clone());
+        assert_eq!(answer["kind"], "done", "{}: {order} → {answer}", self.name);
+    }
+
+    /// Waits for an event, also one that came already.
+    pub fn until(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let deadline = Instant::now() + PATIENCE;
+        let mut events = self.log.events.lock().unwrap();
+        loop {
+            if let Some(found) = events.iter().find(|e| wanted(e)) {
+                return found.clone();
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(
+                !left.is_zero(),
+                "{}: waited for {what}; events: {:#?}",
+                self.name,
+                events.iter().map(ToString::to_string).collect::<Vec<_>>()
+            );
+            events = self.log.more.wait_timeout(events, left).unwrap().0;
+        }
+    }
+
+    /// Waits until the last snapshot is as wanted.
+    pub fn until_replica(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let deadline = Instant::now() + PATIENCE;
+        let mut events = self.log.events.lock().unwrap();
+        loop {
+            let last = events.iter().rev().find(|e| e["kind"] == "replica").cloned();
+            if let Some(last) = last.filter(&wanted) {
+                return last;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(
+                !left.is_zero(),
+                "{}: waited for {what}; events: {:#?}",
+                self.name,
+                events.iter().map(ToString::to_string).collect::<Vec<_>>()
+            );
+            events = self.log.more.wait_timeout(events, left).unwrap().0;
+        }
+    }
+
+    /// Forgets events seen so far, but the last snapshot.
+    pub fn forget(&self) {
+        let mut events = self.log.events.lock().unwrap();
+        let last = events.iter().rev().find(|e| e["kind"] == "replica").cloned();
+        events.clear();
+        events.extend(last);
+    }
+
+    pub fn has(&self, kind: &str) -> bool {
+        self.log.events.lock().unwrap().iter().any(|e| e["kind"] == kind)
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.stdin = None;
+        let deadline = Instant::now() + Duration::from_secs(12);
+        while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        self.store.clear();
+        for _ in 0..3 {
+            let _ = nix::mount::umount2(&self.dir, nix::mount::MntFlags::MNT_DETACH);
+        }
+    }
+}
+
+fn spawn(store: &Store, spec: &Path, log: &Arc<Log>) -> (Child, ChildStdin) {
+    let end = store.serve().unwrap();
+    rustix::io::fcntl_setfd(&end, rustix::io::FdFlags::empty()).unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_sk-replicate"))
+        .args(["run", "--store-fd", &end.as_raw_fd().to_string(), "--spec"])
+        .arg(spec)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(end);
+    let (stdin, stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    let log = log.clone();
+    std::thread::spawn(move || {
+        for line in BufReader::new(stdout).lines() {
+            let Ok(line) = line else { return };
+            let event: Value = serde_json::from_str(&line).unwrap();
+            log.events.lock().unwrap().push(event);
+            log.more.notify_all();
+        }
+    });
+    (child, stdin)
+}
+
+/// What a tree consists of, for comparison.
+pub fn tree(root: &Path) -> BTreeMap<PathBuf, String> {
+    let mut found = BTreeMap::new();
+    let mut queue = vec![root.to_owned()];
+    while let Some(dir) = queue.pop() {
+        for entry in std::fs::read_dir(&dir).unwrap() {
+            let path = entry.unwrap().path();
+            let meta = std::fs::symlink_metadata(&path).unwrap();
+            let content = if meta.is_file() {
+                format!("{:x?}", blake(&std::fs::read(&path).unwrap()))
+            } else if meta.is_symlink() {
+                std::fs::read_link(&path).unwrap().display().to_string()
+            } else {
+                String::new()
+            };
+            let text = format!(
+                "{:o} {}:{} {}.{:09} {content}",
+                meta.mode(),
+                meta.uid(),
+                meta.gid(),
+                meta.mtime(),
+                meta.mtime_nsec()
+            );
+            found.insert(path.strip_prefix(root).unwrap().to_owned(), text);
+            if meta.is_dir() {
+                queue.push(path);
+            }
+        }
+    }
+    found
+}
+
+fn blake(bytes: &[u8]) -> (usize, u64) {
+    use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+    let mut hasher = DefaultHasher::new();
+    bytes.hash(&mut hasher);
+    (bytes.len(), hasher.finish())
+}
+
+/// Waits until both trees are equal.
+pub fn until_equal(a: &Path, b: &Path) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let (left, right) = (tree(a), tree(b));
+        if left == right {
+            return;
+        }
+        if Instant::now() > deadline {
+            let differs: Vec<_> = left
+                .iter()
+                .filter(|(k, v)| right.get(*k) != Some(v))
+                .map(|(k, v)| (k, v, right.get(k)))
+                .take(5)
+                .collect();
+            let extra: Vec<_> = right.keys().filter(|k| !left.contains_key(*k)).take(5).collect();
+            panic!("trees differ: {differs:#?}, extra: {extra:?}");
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Appends numbered records to files and makes each durable: what it returns from was acknowledged.
+pub struct Writer {
+    stop: Arc<AtomicBool>,
+    pub acknowledged: Arc<Mutex<Vec<String>>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Writer {
+    pub fn start(dir: &Path) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let acknowledged = Arc::new(Mutex::new(Vec::new()));
+        let (stopped, said, dir) = (stop.clone(), acknowledged.clone(), dir.to_owned());
+        let thread = std::thread::spawn(move || {
+            let mut n = 0_u64;
+            while !stopped.load(SeqCst) {
+                n += 1;
+                let name = format!("journal-{}", n / 50);
+                let mut file = std::fs::File::options().append(true).create(true).open(dir.join(&name)).expect("open");
+                let record = format!("{n} {}\n", "x".repeat((n % 300) as usize));
+                file.write_all(record.as_bytes()).expect("write");
+                file.sync_data().expect("fdatasync");
+                if n.is_multiple_of(7) {
+                    std::fs::write(dir.join(format!("other-{}", n % 40)), record.as_bytes()).expect("write other");
+                    std::fs::rename(dir.join(format!("other-{}", n % 40)), dir.join(format!("renamed-{}", n % 20)))
+                        .expect("rename");
+                }
+                said.lock().unwrap().push(format!("{name}:{}", record.trim_end_matches('\n')));
+            }
+        });
+        Self { stop, acknowledged, thread: Some(thread) }
+    }
+
+    pub fn count(&self) -> usize {
+        self.acknowledged.lock().unwrap().len()
+    }
+
+    /// Waits until this many more were acknowledged.
+    pub fn until_more(&self, more: usize) {
+        let (deadline, goal) = (Instant::now() + PATIENCE, self.count() + more);
+        while self.count() < goal {
+            assert!(Instant::now() < deadline, "the writer does not get on");
+            assert!(!self.thread.as_ref().unwrap().is_finished(), "the writer failed");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    pub fn finish(mut self) -> Vec<String> {
+        self.stop.store(true, SeqCst);
+        self.thread.take().unwrap().join().expect("the application saw an error");
+        std::mem::take(&mut *self.acknowledged.lock().unwrap())
+    }
+}
+
+/// Every acknowledged record is in the directory.
+pub fn check_acknowledged(dir: &Path, acknowledged: &[String]) {
+    let mut files: BTreeMap<String, String> = BTreeMap::new();
+    for record in acknowledged {
+        let (name, line) = record.split_once(':').unwrap();
+        let content =
+            files.entry(name.into()).or_insert_with(|| std::fs::read_to_string(dir.join(name)).unwrap_or_default());
+        let numbers: Vec<_> = content.lines().map(|l| l.split(' ').next().unwrap_or_default()).collect();
+        assert!(
+            content.lines().any(|l| l == line),
+            "acknowledged record lost: {name} {}; there are {numbers:?}, {} bytes, starts {:?}",
+            &line[..line.len().min(20)],
+            content.len(),
+            content.bytes().take(40).collect::<Vec<_>>()
+        );
+    }
+}
+
+/// A wire that can be cut without either end being told.
+pub struct Wire {
+    pub port: u16,
+    cut: Arc<AtomicBool>,
+    streams: Arc<Mutex<Vec<TcpStream>>>,
+}
+
+impl Wire {
+    fn new(to: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (cut, streams) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
+        let wire = Self { port, cut: cut.clone(), streams: streams.clone() };
+        std::thread::spawn(move || {
+            for incoming in listener.incoming() {
+                let Ok(incoming) = incoming else { return };
+                let Ok(outgoing) = TcpStream::connect(("127.0.0.1", to)) else { continue };
+                for (mut from, mut onto) in
+                    [(incoming.try_clone().unwrap(), outgoing.try_clone().unwrap()), (outgoing, incoming)]
+                {
+                    streams.lock().unwrap().push(from.try_clone().unwrap());
+                    from.set_nodelay(true).unwrap();
+                    let cut = cut.clone();
+                    std::thread::spawn(move || {
+                        let mut buffer = vec![0; 65536];
+                        while let Ok(n @ 1..) = from.read(&mut buffer) {
+                            while cut.load(SeqCst) {
+                                std::thread::sleep(Duration::from_millis(5));
+                            }
+                            if onto.write_all(&buffer[..n]).is_err() {
+                                break;
+                            }
+                        }
+                        let _ = onto.shutdown(std::net::Shutdown::Both);
+                    });
+                }
+            }
+        });
+        wire
+    }
+
+    pub fn cut(&self) {
+        self.cut.store(true, SeqCst);
+    }
+
+    /// Old connections do not come back.
+    pub fn heal(&self) {
+        for stream in self.streams.lock().unwrap().drain(..) {
+            let _ = stream.shutdown(std::net::Shutdown::Both);
+        }
+        self.cut.store(false, SeqCst);
+    }
+}
