@@ -1,1 +1,5 @@
-fn main() {}
+//! `sk-errd`: see the library.
+
+fn main() -> std::process::ExitCode {
+    sk_errd::main()
+}

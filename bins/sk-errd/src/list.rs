@@ -1,0 +1,31 @@
+//! Which running processes would a configuration match?
+
+use crate::spec::Matcher;
+use crate::{Failure, ListArgs};
+use serde_json::json;
+use std::io::{self, Write};
+
+/// Prints the matching processes; `false` when there are none.
+pub(crate) fn list(args: &ListArgs) -> Result<bool, Failure> {
+    let matcher = Matcher::new(args.name.as_deref(), args.name_regex.as_deref(), args.arg_regex.as_deref())
+        .map_err(Failure::usage)?;
+    let own = i32::try_from(std::process::id()).unwrap_or_default();
+    let mut found = sys::table::scan().map_err(|e| Failure::system("/proc", e))?;
+    found.retain(|p| p.pid != own && matcher.fits(p));
+    let mut lines = Vec::new();
+    if !args.json && !found.is_empty() {
+        lines.push(format!("{:>8} {:>8} {:<15} {}\n", "PID", "PARENT", "NAME", "COMMAND LINE"));
+    }
+    for p in &found {
+        lines.push(if args.json {
+            let object = json!({"pid": p.pid, "parent": p.parent, "name": p.comm, "command_line": p.command_line});
+            format!("{object}\n")
+        } else {
+            format!("{:>8} {:>8} {:<15} {}\n", p.pid, p.parent, p.comm.escape_debug(), p.command_line.escape_debug())
+        });
+    }
+    match io::stdout().write_all(lines.concat().as_bytes()) {
+        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(Failure::system("stdout", e)),
+        _ => Ok(!found.is_empty()),
+    }
+}
