@@ -119,7 +119,8 @@ impl Serialize for EpochId {
 impl<'de> Deserialize<'de> for EpochId {
     fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         let text = String::deserialize(d)?;
-        if text.len() != 32 {
+        // Digits only: the conversion alone would take a sign.
+        if text.len() != 32 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
             return Err(serde::de::Error::custom("an epoch id is 32 hexadecimal digits"));
         }
         u128::from_str_radix(&text, 16).map(Self).map_err(serde::de::Error::custom)

@@ -94,7 +94,7 @@ impl Core {
     fn wake(&mut self) {
         self.last_complaint = None;
         if self.state == WAIT_BLOCKED {
-            self.log('I', "heart", "Action wakeup from failover rule Implicit_wakeup");
+            self.log('E', "heart", "Action wakeup from failover rule Implicit_wakeup");
         }
     }
 
