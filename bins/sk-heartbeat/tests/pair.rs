@@ -4,14 +4,31 @@ mod support;
 
 use nix::sys::signal::Signal;
 use serde_json::json;
+use std::io::{BufRead, BufReader, Read};
 use std::net::UdpSocket;
+use std::os::fd::AsRawFd;
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use support::{Node, PATIENCE, PORT, PULSE, Pair, TIMEOUT, kinds};
+use sys::pidfd::PidFd;
 use wire::ClusterKey;
 
 fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
+}
+
+/// Gives the child a duplicate of `fd` under the number 3.
+fn with_descriptor_3<'a>(command: &'a mut Command, fd: &impl AsRawFd) -> &'a mut Command {
+    let fd = fd.as_raw_fd();
+    // SAFETY: dup2 and fcntl are async-signal-safe; `fd` stays open in the parent until after the spawn.
+    unsafe {
+        command.pre_exec(move || {
+            // dup2 onto itself would leave close-on-exec set.
+            let done = if fd == 3 { libc::fcntl(3, libc::F_SETFD, 0) } else { libc::dup2(fd, 3) };
+            if done < 0 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
+        })
+    }
 }
 
 #[test]
@@ -189,6 +206,52 @@ fn it_ends_in_silence_when_its_runner_is_gone() {
     assert!(!b.seen.iter().any(|e| e["bye"] == true), "no farewell: the runner died");
     b.order(&json!({"kind": "quit"}));
     assert!(b.child.wait().unwrap().success());
+}
+
+#[test]
+fn it_dies_with_its_runner_even_if_somebody_else_holds_its_stdin() {
+    let pair = Pair::new();
+    let spec = pair.write("spec", &pair.spec(1, 1));
+    let mut runner = Command::new("sh");
+    runner
+        .args(["-c", "\"$0\" run --spec \"$1\" <&3 >\"$2.out\" & echo $!; wait", env!("CARGO_BIN_EXE_sk-heartbeat")])
+        .args([&spec, &spec])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null());
+    let (reader, _writer) = std::io::pipe().unwrap();
+    let mut runner = with_descriptor_3(&mut runner, &reader).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(runner.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let heartbeat = PidFd::open(line.trim().parse().unwrap()).unwrap().unwrap();
+    // It speaks only after it has asked to die with its parent.
+    let deadline = Instant::now() + PATIENCE;
+    while !std::fs::read_to_string(pair.dir.path().join("spec.out")).is_ok_and(|t| t.contains("local_address")) {
+        assert!(Instant::now() < deadline, "it does not start");
+        std::thread::sleep(ms(10));
+    }
+    assert!(!heartbeat.wait(Duration::ZERO).unwrap());
+    runner.kill().unwrap();
+    runner.wait().unwrap();
+    assert!(heartbeat.wait(PATIENCE).unwrap());
+}
+
+#[test]
+fn readiness_is_announced_once() {
+    let pair = Pair::new();
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sk-heartbeat"));
+    command.args(["run", "--ready-fd", "3", "--spec"]).arg(pair.write("spec", &pair.spec(1, 1)));
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = with_descriptor_3(&mut command, &writer).spawn().unwrap();
+    drop(writer);
+    let mut text = String::new();
+    // Ends because the descriptor is closed after the announcement, while the process goes on.
+    reader.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "\n");
+    assert!(child.try_wait().unwrap().is_none());
+    drop(child.stdin.take());
+    assert!(child.wait().unwrap().success());
 }
 
 #[test]
