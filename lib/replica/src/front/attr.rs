@@ -3,7 +3,7 @@
 use rustix::fs::{AtFlags, Gid, Mode, Stat, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 
-use super::core::{Core, Done, atime, mtime, proc_path};
+use super::core::{Core, Done, Earlier, atime, attr, mtime, proc_path};
 use super::data::without_privileges;
 use crate::fuse::abi::{Body, MAX_WRITE, SetAttr, valid};
 use crate::fuse::session::{Outcome, Request};
@@ -13,20 +13,13 @@ const ACCESS_ACL: &[u8] = b"system.posix_acl_access";
 
 impl Core {
     pub(super) fn get_attr(&self, nodeid: u64, fh: Option<u64>) -> Done {
-        let stat = match fh.and_then(|fh| self.handles.get(fh)) {
-            Some(handle) => rustix::fs::fstat(&handle.fd)?,
-            None => {
-                let _names = self.names_shared();
-                self.stat(self.ino(nodeid))?
-            }
+        let stat = if let Some(handle) = fh.and_then(|fh| self.handles.get(fh)) {
+            rustix::fs::fstat(&handle.fd)?
+        } else {
+            let _names = self.names_shared();
+            self.stat(self.ino(nodeid))?
         };
-        Ok(Outcome::Reply(self.attributes(&stat)))
-    }
-
-    fn attributes(&self, stat: &Stat) -> Body {
-        let mut body = Body::new();
-        body.attr_out(&self.attr(stat));
-        body
+        Ok(Outcome::Reply(attributes(&stat)))
     }
 
     pub(super) fn stat_fs(&self) -> Done {
@@ -43,9 +36,9 @@ impl Core {
     pub(super) fn set_attr(&self, request: &Request, wish: &SetAttr) -> Done {
         let _names = self.names_shared();
         let ino = self.ino(request.header.nodeid);
-        if let Some(position) = Self::already(request) {
+        if let Some(Earlier(position)) = Self::already(request) {
             let stat = self.stat(ino)?;
-            return Ok(self.changed(position, self.attributes(&stat)));
+            return Ok(self.changed(position, attributes(&stat)));
         }
         let _inode = self.inode(ino);
         self.change(0, || {
@@ -73,7 +66,7 @@ impl Core {
             });
             let position = self.record(request, op.as_ref().map(|op| (op, &[][..])));
             result?;
-            Ok(self.changed(position, self.attributes(&stat)))
+            Ok(self.changed(position, attributes(&stat)))
         })
     }
 
@@ -139,7 +132,7 @@ impl Core {
     ) -> Done {
         let _names = self.names_shared();
         let ino = self.ino(request.header.nodeid);
-        if let Some(position) = Self::already(request) {
+        if let Some(Earlier(position)) = Self::already(request) {
             return Ok(self.changed(position, Body::new()));
         }
         let _inode = self.inode(ino);
@@ -169,6 +162,12 @@ impl Core {
             Ok(self.changed(position, Body::new()))
         })
     }
+}
+
+fn attributes(stat: &Stat) -> Body {
+    let mut body = Body::new();
+    body.attr_out(&attr(stat));
+    body
 }
 
 /// Space for an answer; size 0: the kernel only asks how long it would be.

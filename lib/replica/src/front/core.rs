@@ -14,7 +14,7 @@ use rustix::io::Errno;
 
 use super::handles::{Handle, Handles};
 use super::nodes::{Gap, Nodes, Place};
-use super::spec::{Excludes, Keeper};
+use super::spec::{Excludes, FrontSpec, Keeper};
 use crate::fuse::abi::{Attr, Body, Call, ROOT_ID};
 use crate::fuse::session::{Handler, Outcome, Request, Session};
 use crate::fuse::slots::Progress;
@@ -31,6 +31,9 @@ pub(super) const BENEATH: ResolveFlags = ResolveFlags::BENEATH
     .union(ResolveFlags::NO_MAGICLINKS);
 
 pub(super) type Done = Result<Outcome, Errno>;
+
+/// Position of the operation that a former worker recorded for a request, if there was one to record.
+pub(super) struct Earlier(pub Option<Position>);
 
 /// An object beneath the mount, as system calls reach it.
 pub(super) enum Target {
@@ -72,17 +75,13 @@ impl Drop for Inside<'_> {
 }
 
 impl Core {
-    pub fn new(
-        spec: (u16, PathBuf, Option<Excludes>, Arc<dyn Recorder>, Option<Arc<dyn Keeper>>),
-        root: Arc<OwnedFd>,
-        stat: &Stat,
-        generation: u64,
-    ) -> Self {
-        let (dir, path, excludes, recorder, keeper) = spec;
+    /// `root` and its state; `generation` of the worker. What a former worker kept is none of the core's business.
+    pub fn new(spec: FrontSpec, root: OwnedFd, stat: &Stat, generation: u64) -> Self {
+        let FrontSpec { dir_index: dir, path, excludes, recorder, keeper, .. } = spec;
         Self {
             dir,
             mount_point: path,
-            root,
+            root: Arc::new(root),
             root_ino: stat.st_ino,
             device: stat.st_dev,
             names: RwLock::default(),
@@ -214,8 +213,11 @@ impl Core {
             Err(Errno::ACCESS | Errno::PERM | Errno::ROFS | Errno::TXTBSY) => self.open(ino, OFlags::RDONLY)?,
             other => other?,
         };
-        self.nodes().opened(ino);
-        Ok(self.handles.restore(fh, ino, fd))
+        let (handle, new) = self.handles.restore(fh, ino, fd);
+        if new {
+            self.nodes().opened(ino);
+        }
+        Ok(handle)
     }
 
     /// Where operations name the object: None when it is excluded, or has no name any more. The namespace lock is held.
@@ -282,27 +284,10 @@ impl Core {
     }
 
     /// For a replayed request that was completely done: the position of its operation, if it had one.
-    pub fn already(request: &Request) -> Option<Option<Position>> {
+    pub fn already(request: &Request) -> Option<Earlier> {
         match request.progress() {
-            Progress::Done(p) => Some(p.checked_sub(1)),
+            Progress::Done(p) => Some(Earlier(p.checked_sub(1))),
             _ => None,
-        }
-    }
-
-    pub fn attr(&self, stat: &Stat) -> Attr {
-        Attr {
-            ino: stat.st_ino,
-            size: stat.st_size.cast_unsigned(),
-            blocks: stat.st_blocks.cast_unsigned(),
-            atime: (stat.st_atime, stat.st_atime_nsec as u32),
-            mtime: (stat.st_mtime, stat.st_mtime_nsec as u32),
-            ctime: (stat.st_ctime, stat.st_ctime_nsec as u32),
-            mode: stat.st_mode,
-            nlink: stat.st_nlink as u32,
-            uid: stat.st_uid,
-            gid: stat.st_gid,
-            rdev: encode_device(stat.st_rdev),
-            blksize: stat.st_blksize as u32,
         }
     }
 }
@@ -359,6 +344,24 @@ impl Handler for Core {
 /// Path that leads to the object of a descriptor, also of an `O_PATH` one.
 pub(super) fn proc_path(fd: &impl AsRawFd) -> String {
     format!("/proc/self/fd/{}", fd.as_raw_fd())
+}
+
+/// Attributes as the kernel wants them.
+pub(super) fn attr(stat: &Stat) -> Attr {
+    Attr {
+        ino: stat.st_ino,
+        size: stat.st_size.cast_unsigned(),
+        blocks: stat.st_blocks.cast_unsigned(),
+        atime: (stat.st_atime, stat.st_atime_nsec as u32),
+        mtime: (stat.st_mtime, stat.st_mtime_nsec as u32),
+        ctime: (stat.st_ctime, stat.st_ctime_nsec as u32),
+        mode: stat.st_mode,
+        nlink: stat.st_nlink as u32,
+        uid: stat.st_uid,
+        gid: stat.st_gid,
+        rdev: encode_device(stat.st_rdev),
+        blksize: stat.st_blksize as u32,
+    }
 }
 
 pub(super) fn mtime(stat: &Stat) -> Time {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rustix::fs::{FallocateFlags, FileType, Mode, OFlags, SeekFrom, Stat};
 use rustix::io::Errno;
 
-use super::core::{Core, Done, mtime};
+use super::core::{Core, Done, Earlier, mtime};
 use super::handles::Handle;
 use crate::fuse::abi::{Body, FOPEN_KEEP_CACHE, MAX_WRITE, OPEN_KILL_SUIDGID, WRITE_KILL_SUIDGID};
 use crate::fuse::session::{Outcome, Request, Session};
@@ -57,13 +57,11 @@ impl Core {
     }
 
     fn handle_of(&self, fh: u64, nodeid: u64) -> Result<Arc<Handle>, Errno> {
-        match self.handles.get(fh) {
-            Some(handle) => Ok(handle),
-            None => {
-                let _names = self.names_shared();
-                self.handle(fh, nodeid)
-            }
+        if let Some(handle) = self.handles.get(fh) {
+            return Ok(handle);
         }
+        let _names = self.names_shared();
+        self.handle(fh, nodeid)
     }
 
     pub(super) fn read(&self, nodeid: u64, fh: u64, offset: u64, size: u32, scratch: &mut Vec<u8>) -> Done {
@@ -108,7 +106,7 @@ impl Core {
             body.u32(count as u32).u32(0);
             body
         };
-        if let Some(position) = Self::already(request) {
+        if let Some(Earlier(position)) = Self::already(request) {
             return Ok(self.changed(position, written(data.len())));
         }
         let _inode = self.inode(ino);
@@ -138,7 +136,7 @@ impl Core {
         let _names = self.names_shared();
         let handle = self.handle(fh, request.header.nodeid)?;
         let ino = handle.ino;
-        if let Some(position) = Self::already(request) {
+        if let Some(Earlier(position)) = Self::already(request) {
             return Ok(self.changed(position, Body::new()));
         }
         let _inode = self.inode(ino);

@@ -6,7 +6,7 @@ use std::sync::PoisonError;
 use rustix::fs::{AtFlags, OFlags, RawDir, SeekFrom};
 use rustix::io::Errno;
 
-use super::core::{Core, Done};
+use super::core::{Core, Done, attr};
 use crate::fuse::abi::{Body, DIRENT, ENTRY_OUT};
 use crate::fuse::session::Outcome;
 
@@ -47,7 +47,7 @@ impl Core {
                 match stat {
                     Ok(stat) if stat.st_dev == self.device => {
                         self.nodes().looked_up(stat.st_ino, handle.ino, name);
-                        body.entry_out(self.nodeid(stat.st_ino), 0, &self.attr(&stat));
+                        body.entry_out(self.nodeid(stat.st_ino), 0, &attr(&stat));
                     }
                     _ => {
                         body.entry_unknown();

@@ -30,11 +30,12 @@ impl Handles {
         fh
     }
 
-    /// A handle of a former worker, open again.
-    pub fn restore(&self, fh: u64, ino: u64, fd: OwnedFd) -> Arc<Handle> {
+    /// A handle of a former worker, open again; and whether it is new here: two requests may restore it at once.
+    pub fn restore(&self, fh: u64, ino: u64, fd: OwnedFd) -> (Arc<Handle>, bool) {
         let handle = Arc::new(Handle { ino, fd, reading: Mutex::default() });
         let mut map = self.map.write().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(map.entry(fh).or_insert(handle))
+        let there = map.entry(fh).or_insert_with(|| Arc::clone(&handle));
+        (Arc::clone(there), Arc::ptr_eq(there, &handle))
     }
 
     pub fn get(&self, fh: u64) -> Option<Arc<Handle>> {

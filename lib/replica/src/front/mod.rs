@@ -23,7 +23,7 @@ use crate::fuse::holders::{Use, holders};
 use crate::fuse::mount;
 use crate::fuse::session::Session;
 use crate::fuse::slots::{Pool, Slot};
-use crate::recorder::{Front, Recorder};
+use crate::recorder::Front;
 
 /// Threads that read requests, by default.
 const THREADS: usize = 4;
@@ -121,15 +121,10 @@ impl FrontSession {
         root: OwnedFd,
         unlinked: Vec<(u64, OwnedFd)>,
     ) -> Result<Self, FrontError> {
-        let FrontSpec { dir_index, path, excludes, recorder, keeper, threads, .. } = spec;
+        let (path, keeper, threads) = (spec.path.clone(), spec.keeper.clone(), spec.threads);
         let stat = rustix::fs::fstat(&root).map_err(|e| system("fstat")(e.into()))?;
         raise_descriptor_limit();
-        let core = Core::new(
-            (dir_index, path.clone(), excludes, recorder, keeper.clone()),
-            Arc::new(root),
-            &stat,
-            pool.generation(),
-        );
+        let core = Core::new(spec, root, &stat, pool.generation());
         for (ino, fd) in unlinked {
             core.nodes().orphaned(ino, Arc::new(fd));
         }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, Stat};
 use rustix::io::Errno;
 
-use super::core::{Core, Done, decode_device, mtime};
+use super::core::{Core, Done, Earlier, attr, decode_device, mtime};
 use super::spec::Keeper;
 use crate::fuse::abi::{Body, Call, FOPEN_KEEP_CACHE};
 use crate::fuse::session::{Outcome, Request};
@@ -69,7 +69,7 @@ impl Core {
     fn entry(&self, stat: &Stat, parent: u64, name: &[u8]) -> Body {
         self.nodes().looked_up(stat.st_ino, parent, name);
         let mut body = Body::new();
-        body.entry_out(self.nodeid(stat.st_ino), 0, &self.attr(stat));
+        body.entry_out(self.nodeid(stat.st_ino), 0, &attr(stat));
         body
     }
 
@@ -102,7 +102,7 @@ impl Core {
         };
         let names = self.names_exclusive();
         let parent = self.ino(request.header.nodeid);
-        if let Some(position) = Self::already(request) {
+        if let Some(Earlier(position)) = Self::already(request) {
             let directory = self.directory(parent)?;
             let stat = rustix::fs::statat(&directory, making.name, AtFlags::SYMLINK_NOFOLLOW)?;
             let body = self.made(&stat, parent, &making, None)?;
@@ -218,7 +218,7 @@ impl Core {
     pub(super) fn remove(&self, request: &Request, name: &[u8], is_directory: bool) -> Done {
         let _names = self.names_exclusive();
         let parent = self.ino(request.header.nodeid);
-        if let Some(position) = Self::already(request) {
+        if let Some(Earlier(position)) = Self::already(request) {
             return Ok(self.changed(position, Body::new()));
         }
         self.change(0, || {
@@ -263,7 +263,7 @@ impl Core {
     pub(super) fn rename(&self, request: &Request, name: &[u8], new_parent: u64, new_name: &[u8], flags: u32) -> Done {
         let _names = self.names_exclusive();
         let (from, to) = (self.ino(request.header.nodeid), self.ino(new_parent));
-        if let Some(position) = Self::already(request) {
+        if let Some(Earlier(position)) = Self::already(request) {
             return Ok(self.changed(position, Body::new()));
         }
         let rename_flags = RenameFlags::from_bits(flags).ok_or(Errno::INVAL)?;
@@ -346,7 +346,7 @@ impl Core {
     pub(super) fn link(&self, request: &Request, from: u64, name: &[u8]) -> Done {
         let _names = self.names_exclusive();
         let (ino, parent) = (self.ino(from), self.ino(request.header.nodeid));
-        if let Some(position) = Self::already(request) {
+        if let Some(Earlier(position)) = Self::already(request) {
             let stat = self.stat(ino)?;
             return Ok(self.changed(position, self.entry(&stat, parent, name)));
         }

@@ -95,6 +95,10 @@ impl Nodes {
         let Some(node) = self.map.get_mut(&ino) else { return false };
         // After a restart the kernel may count more than we do.
         node.lookups = node.lookups.saturating_sub(count);
+        if node.lookups == 0 {
+            // It forgets what nobody has open; a RELEASE may still be on its way through another thread.
+            node.handles = 0;
+        }
         let orphan = node.orphan.is_some();
         self.sweep(ino) && orphan
     }
@@ -197,6 +201,8 @@ impl Nodes {
         let node = self.map.entry(ino).or_default();
         let names = std::mem::take(&mut node.names);
         node.orphan = Some(fd);
+        // After a restart our count may be too small: it goes when the kernel says so.
+        node.lookups = node.lookups.max(1);
         for (parent, _) in names {
             if let Some(p) = self.map.get_mut(&parent) {
                 p.children = p.children.saturating_sub(1);

@@ -76,11 +76,11 @@ impl std::fmt::Display for Holder {
 }
 
 fn list(holders: &[Holder]) -> String {
-    let mut text = holders.iter().take(5).map(ToString::to_string).collect::<Vec<_>>().join(", ");
-    if holders.len() > 5 {
-        text.push_str(&format!(" and {} more", holders.len() - 5));
+    if holders.is_empty() {
+        return "a process that could not be identified".to_owned();
     }
-    if text.is_empty() { "a process that could not be identified".to_owned() } else { text }
+    let named = holders.iter().take(5).map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    if holders.len() > 5 { format!("{named} and {} more", holders.len() - 5) } else { named }
 }
 
 /// Why the front could not start or stop.

@@ -284,7 +284,7 @@ pub fn parse(bytes: &[u8], setxattr_ext: bool) -> Result<(Header, Call<'_>), Mal
     Ok((header, parse_call(header.opcode, Cursor(body), setxattr_ext)?))
 }
 
-fn parse_call<'a>(opcode: u32, mut c: Cursor<'a>, setxattr_ext: bool) -> Result<Call<'a>, Malformed> {
+fn parse_call(opcode: u32, mut c: Cursor<'_>, setxattr_ext: bool) -> Result<Call<'_>, Malformed> {
     Ok(match opcode {
         1 => Call::Lookup { name: c.name()? },
         2 => Call::Forget { nlookup: c.u64()? },

@@ -148,11 +148,13 @@ impl Pool {
         unsafe { self.base.as_ptr().add(PAGE + number as usize * SLOT) }
     }
 
+    #[expect(clippy::cast_ptr_alignment, reason = "slots are page-aligned")]
     fn words(&self, number: u32) -> &SlotWords {
         // SAFETY: a slot is page-aligned and starts with WORDS bytes for these atomics.
         unsafe { &*self.slot_base(number).cast::<SlotWords>() }
     }
 
+    #[expect(clippy::cast_ptr_alignment, reason = "slots are page-aligned, WORDS a multiple of four")]
     fn length(&self, number: u32) -> &AtomicU32 {
         // SAFETY: the request starts WORDS bytes into the page-aligned slot with its length; aligned for u32.
         unsafe { &*self.slot_base(number).add(WORDS).cast::<AtomicU32>() }
