@@ -1,1 +1,5 @@
-fn main() {}
+//! `sk-module`: runs and commands one module.
+
+fn main() -> std::process::ExitCode {
+    sk_module::main()
+}

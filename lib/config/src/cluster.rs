@@ -18,8 +18,6 @@ pub struct Cluster {
     pub leader_missed: u32,
     /// Packets missed before a follower counts as absent.
     pub follower_missed: u32,
-    /// All nodes, in the order of the file.
-    pub nodes: Vec<String>,
     pub lans: Vec<Lan>,
 }
 
@@ -43,6 +41,17 @@ pub struct LanNode {
 }
 
 impl Cluster {
+    /// The names of all nodes, in the order of the file.
+    pub fn nodes(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = Vec::new();
+        for node in self.lans.iter().flat_map(|l| &l.nodes) {
+            if !names.contains(&node.name.as_str()) {
+                names.push(&node.name);
+            }
+        }
+        names
+    }
+
     pub fn lan(&self, name: &str) -> Option<&Lan> {
         self.lans.iter().find(|l| l.name == name)
     }
@@ -112,7 +121,6 @@ fn read(roots: &[Node], found: &mut Diagnostics) -> Option<Cluster> {
         pulse: pulse.unwrap_or(Duration::from_millis(100)),
         leader_missed: leader_missed as u32,
         follower_missed: follower_missed as u32,
-        nodes: Vec::new(),
         lans: Vec::new(),
     };
     let mut command_given = false;
@@ -131,11 +139,6 @@ fn read(roots: &[Node], found: &mut Diagnostics) -> Option<Cluster> {
             let message = format!("lan {} is defined twice", quoted(&lan.name));
             found.error(child.span, message, "give each lan a name of its own");
         }
-        for node in &lan.nodes {
-            if !cluster.nodes.contains(&node.name) {
-                cluster.nodes.push(node.name.clone());
-            }
-        }
         cluster.lans.push(lan);
     }
     // Conclusions from lans that could not be read would only confuse.
@@ -150,18 +153,17 @@ fn check_whole(cluster: &Cluster, lans: &Node, found: &mut Diagnostics) {
         found.error(lans.span, "<lans> holds no <lan>", "add a lan with the nodes of the cluster");
         return;
     }
-    if cluster.nodes.len() < 2 {
+    if cluster.nodes().len() < 2 {
         found.error(lans.span, "the cluster has only one node", "add at least one more <node>");
     }
-    let complete = |lan: &Lan| cluster.nodes.iter().all(|n| lan.node(n).is_some());
+    let complete = |lan: &Lan| cluster.nodes().iter().all(|n| lan.node(n).is_some());
     if !cluster.lans.iter().any(complete) {
-        let help = format!("list {} in one lan", cluster.nodes.join(", "));
+        let help = format!("list {} in one lan", cluster.nodes().join(", "));
         found.error(lans.span, "no lan contains every node", help);
     }
     for (lan, node) in cluster.lans.iter().zip(&lans.children) {
         if lan.command && !complete(lan) {
-            let missing: Vec<&str> =
-                cluster.nodes.iter().filter(|n| lan.node(n).is_none()).map(String::as_str).collect();
+            let missing: Vec<&str> = cluster.nodes().iter().filter(|n| lan.node(n).is_none()).copied().collect();
             let message =
                 format!("lan {} has command=\"on\" but does not contain {}", quoted(&lan.name), missing.join(", "));
             found.error(node.span, message, "add the nodes, or choose a lan that has all of them");

@@ -1,0 +1,36 @@
+//! Which runners start at the boot of the host.
+
+use crate::{Failure, client};
+use sys::roots::{Roots, is_module_name};
+
+/// Starts the runner of every applied module; each runner decides by `boot="on|off|auto|ignore"` whether its module starts.
+pub(crate) fn boot(roots: &Roots) -> Result<u8, Failure> {
+    let mut worst = 0;
+    for module in applied_modules(roots)? {
+        if let Err(failure) = client::ensure_runner(roots, &module, true) {
+            eprintln!("sk-module: {module}: {}", failure.message);
+            worst = failure.code;
+        }
+    }
+    Ok(worst)
+}
+
+/// Modules whose configuration was applied, by name.
+pub(crate) fn applied_modules(roots: &Roots) -> Result<Vec<String>, Failure> {
+    let directory = roots.var.join("modules");
+    let mut names = Vec::new();
+    match std::fs::read_dir(&directory) {
+        Ok(entries) => {
+            for entry in entries.flatten() {
+                let name = entry.file_name().to_string_lossy().into_owned();
+                if is_module_name(&name) && roots.module_active(&name).join("conf/userconfig.xml").exists() {
+                    names.push(name);
+                }
+            }
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(Failure::system(directory.display(), error)),
+    }
+    names.sort();
+    Ok(names)
+}

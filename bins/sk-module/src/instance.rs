@@ -1,0 +1,367 @@
+//! What is this module on this node: its applied configuration, its places, and what its children must be told.
+
+use crate::{Failure, configure, exit};
+use automaton::{DefaultPrimary, Persisted, Settings};
+use serde_json::{Value, json};
+use std::net::{IpAddr, ToSocketAddrs};
+use std::path::PathBuf;
+use std::time::Duration;
+use sys::roots::Roots;
+
+/// Addresses are held with this lifetime: an orphan disappears by itself after it.
+const VIP_LIFETIME_MS: u64 = 6_000;
+/// A lost replication stream may come back within this time while heartbeats go on; never longer than the heartbeat timeout.
+const STREAM_GRACE_MS: u64 = 5_000;
+/// Output files of scripts kept.
+const USERLOGS_KEPT: usize = 200;
+/// Largest configuration file read.
+const CONFIGURATION_MAX: u64 = 1024 * 1024;
+
+/// The attribute `boot`, resolved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BootPolicy {
+    On,
+    /// If it was running before the reboot.
+    Auto,
+    Off,
+}
+
+pub(crate) struct Instance {
+    pub module: String,
+    pub id: u16,
+    pub node: String,
+    pub peer: String,
+    roots: Roots,
+    config: config::Module,
+    links: config::Links,
+}
+
+impl Instance {
+    /// Reads the applied configuration and the cluster's, and finds this node in it.
+    pub fn load(roots: &Roots, module: &str) -> Result<Self, Failure> {
+        let path = roots.module_active(module).join("conf/userconfig.xml");
+        if !path.exists() {
+            return Err(Failure::new(exit::BAD_CONFIGURATION, format!("module {module} has no applied configuration"))
+                .hint(format!("apply it with: sk-module config -m {module}")));
+        }
+        let (config, cluster) = configure::read(roots, &path)?;
+        Self::assemble(roots, module, applied_id(roots, module).unwrap_or(1), config, &cluster)
+    }
+
+    /// Joins a checked configuration and a cluster. The node is found by its addresses, or named by `SK_NODE`.
+    pub fn assemble(
+        roots: &Roots,
+        module: &str,
+        id: u16,
+        config: config::Module,
+        cluster: &config::Cluster,
+    ) -> Result<Self, Failure> {
+        let node = own_node(roots, cluster)?;
+        let links = config::links(&config, cluster, &node).ok_or_else(|| {
+            Failure::new(exit::BAD_CONFIGURATION, format!("module {module} does not run on node {node}")).hint(format!(
+                "check it: sk-module check {}",
+                roots.module_source(module).join("conf/userconfig.xml").display()
+            ))
+        })?;
+        Ok(Self { module: module.to_owned(), id, node, peer: links.peer.clone(), roots: roots.clone(), config, links })
+    }
+
+    // --- places ---
+
+    pub fn run_dir(&self) -> PathBuf {
+        self.roots.module_run(&self.module)
+    }
+
+    /// `SAFEUSERVAR`.
+    pub fn user_var(&self) -> PathBuf {
+        self.roots.module_var(&self.module)
+    }
+
+    /// `SAFEUSERBIN`.
+    pub fn active_bin(&self) -> PathBuf {
+        self.roots.module_active(&self.module).join("bin")
+    }
+
+    /// Where the operator edits the scripts.
+    pub fn source_bin(&self) -> PathBuf {
+        self.roots.module_source(&self.module).join("bin")
+    }
+
+    /// One of our commands: beside this program, else in `SAFE/bin`.
+    pub fn program(&self, name: &str) -> String {
+        let beside = std::env::current_exe().ok().and_then(|p| p.parent().map(|d| d.join(name))).filter(|p| p.exists());
+        beside.unwrap_or_else(|| self.roots.safe.join("bin").join(name)).display().to_string()
+    }
+
+    /// Variables of the module's scripts.
+    pub fn environment(&self) -> Vec<(String, String)> {
+        let text = |path: PathBuf| path.display().to_string();
+        let mut variables = vec![
+            ("SAFE".into(), text(self.roots.safe.clone())),
+            ("SAFEVAR".into(), text(self.roots.var.clone())),
+            ("SAFEBIN".into(), text(self.roots.safe_bin())),
+            ("SAFEMODULE".into(), self.module.clone()),
+            ("SAFEUSERBIN".into(), text(self.active_bin())),
+            ("SAFEUSERCONF".into(), text(self.roots.module_active(&self.module).join("conf"))),
+            ("SAFEUSERVAR".into(), text(self.user_var())),
+            ("OSNAME".into(), "Linux".into()),
+        ];
+        if let Some(user) = &self.config.user {
+            variables.extend(user.vars.iter().map(|v| (v.name.clone(), v.value.clone())));
+        }
+        variables
+    }
+
+    pub fn logs_scripts(&self) -> bool {
+        self.config.user.as_ref().is_some_and(|u| u.logging)
+    }
+
+    /// Old output files are removed, too big ones emptied (`userlogsize`), when the runner starts.
+    pub fn tidy_userlogs(&self) {
+        let limit = self.config.user.as_ref().map_or(u64::MAX, |u| u.userlog_size_kb.saturating_mul(1024));
+        let Ok(entries) = std::fs::read_dir(self.user_var()) else { return };
+        let mut logs: Vec<PathBuf> = entries
+            .flatten()
+            .map(|e| e.path())
+            .filter(|p| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with("userlog_")))
+            .collect();
+        // Their names begin with their date.
+        logs.sort();
+        let surplus = logs.len().saturating_sub(USERLOGS_KEPT);
+        for (number, path) in logs.iter().enumerate() {
+            // Only housekeeping: what cannot be removed now may be next time.
+            if number < surplus {
+                let _ = std::fs::remove_file(path);
+            } else if std::fs::metadata(path).is_ok_and(|m| m.len() >= limit) {
+                let _ = std::fs::File::create(path);
+            }
+        }
+    }
+
+    // --- the core ---
+
+    pub fn settings(&self) -> Settings {
+        let service = &self.config.service;
+        let user = self.config.user.as_ref();
+        let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
+        let timeout = millis(self.config.heartbeat_timeout());
+        Settings {
+            node: self.node.clone(),
+            peer: self.peer.clone(),
+            replicated: self.config.rfs.is_some(),
+            has_vip: self.config.vip.is_some(),
+            has_scripts: user.is_some(),
+            failover: service.failover,
+            default_primary: match &service.default_prim {
+                config::DefaultPrim::Alone => DefaultPrimary::Alone,
+                config::DefaultPrim::LastPrim => DefaultPrimary::LastPrimary,
+                config::DefaultPrim::Node(name) => DefaultPrimary::Node(name.clone()),
+            },
+            max_loop: service.max_loop,
+            loop_interval_ms: millis(service.loop_interval),
+            automatic_reboot: service.automatic_reboot,
+            nice_stop_timeout_ms: user.map_or(300_000, |u| millis(u.nice_stop_timeout)),
+            force_stop_timeout_ms: user.map_or(300_000, |u| millis(u.force_stop_timeout)),
+            heartbeat_timeout_ms: timeout,
+            stream_grace_ms: timeout.min(STREAM_GRACE_MS),
+        }
+    }
+
+    pub fn boot_policy(&self) -> BootPolicy {
+        match self.config.service.boot {
+            config::Boot::On => BootPolicy::On,
+            config::Boot::Auto => BootPolicy::Auto,
+            config::Boot::Off | config::Boot::Ignore => BootPolicy::Off,
+        }
+    }
+
+    pub fn boot_delay(&self) -> Duration {
+        self.config.service.boot_delay
+    }
+
+    /// What the core persisted. An unreadable file is reported, and the safe default (not wanted, not primary) taken.
+    pub fn load_core(&self, complain: &mut dyn FnMut(&str)) -> Persisted {
+        let path = self.user_var().join("core.json");
+        match sys::files::read_bounded(&path, CONFIGURATION_MAX) {
+            Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or_else(|error| {
+                complain(&format!("{} is unreadable ({error}): starting as if it were new", path.display()));
+                Persisted::default()
+            }),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Persisted::default(),
+            Err(error) => {
+                complain(&format!("{}: {error}: starting as if it were new", path.display()));
+                Persisted::default()
+            }
+        }
+    }
+
+    pub fn save_core(&self, core: &Persisted) -> std::io::Result<()> {
+        let text = serde_json::to_vec_pretty(core).map_err(std::io::Error::other)?;
+        sys::files::write_durably(&self.user_var().join("core.json"), &text, 0o600)
+    }
+
+    // --- children ---
+
+    pub fn heartbeat_spec(&self) -> Value {
+        let links: Vec<Value> = self
+            .links
+            .heartbeats
+            .iter()
+            .map(|l| {
+                json!({
+                    "ident": l.ident, "local": numeric(&l.addresses.local), "peer": numeric(&l.addresses.peer),
+                    "pulse_ms": l.pulse.as_millis() as u64, "timeout_ms": l.timeout.as_millis() as u64,
+                })
+            })
+            .collect();
+        json!({
+            "module": self.module, "node": self.node, "peer": self.peer, "port": self.config.heart_port(self.id),
+            "key_file": self.roots.cluster_key(), "links": links,
+        })
+    }
+
+    pub fn errd_spec(&self) -> Option<Value> {
+        let errd = self.config.errd.as_ref()?;
+        let processes: Vec<Value> = errd
+            .procs
+            .iter()
+            .map(|p| {
+                json!({
+                    "name": p.name, "name_regex": p.name_regex, "arg_regex": p.arg_regex, "atleast": p.at_least,
+                    "atmax": p.at_max, "action": p.action.as_str(), "class": p.class, "start_after": p.start_after,
+                })
+            })
+            .collect();
+        Some(json!({
+            "module": self.module, "node": self.node, "poll_ms": errd.poll_timer.as_millis() as u64, "classes": [], "processes": processes,
+        }))
+    }
+
+    pub fn virtual_addresses(&self) -> Vec<String> {
+        let interfaces = self.config.vip.iter().flat_map(|v| v.interfaces.iter());
+        interfaces.flat_map(|i| i.addresses.iter()).map(|a| numeric(&a.addr)).collect()
+    }
+
+    pub fn vip_spec(&self) -> Option<Value> {
+        let vip = self.config.vip.as_ref()?;
+        Some(json!({
+            "module": self.module, "node": self.node, "addresses": self.addresses(false), "tcp_reset": vip.tcp_reset,
+            "lifetime_ms": VIP_LIFETIME_MS, "probe": true,
+        }))
+    }
+
+    /// For WAIT and SECOND too: the interfaces of the addresses, where they are to be watched.
+    pub fn vip_watch_spec(&self) -> Option<Value> {
+        let vip = self.config.vip.as_ref()?;
+        vip.interfaces.iter().any(|i| i.check).then(|| {
+            json!({"module": self.module, "node": self.node, "addresses": self.addresses(true), "tcp_reset": false, "lifetime_ms": VIP_LIFETIME_MS, "probe": false})
+        })
+    }
+
+    fn addresses(&self, watch: bool) -> Vec<Value> {
+        let interfaces = self.config.vip.iter().flat_map(|v| v.interfaces.iter());
+        interfaces
+            .flat_map(|i| i.addresses.iter().map(move |a| (i, a)))
+            .map(|(i, a)| {
+                json!({
+                    "address": numeric(&a.addr), "prefix": a.prefix, "interface": i.name, "where": a.place, "check": a.check,
+                    // The watch does this all the time; the holder would say it a second time.
+                    "interface_check": watch && i.check,
+                    "arp_reroute": i.arp_reroute, "arp_interval_ms": i.arp_interval.as_millis() as u64,
+                    "arp_elapse_ms": i.arp_elapse.as_millis() as u64,
+                })
+            })
+            .collect()
+    }
+
+    pub fn replicated_directories(&self) -> Vec<String> {
+        self.config.rfs.iter().flat_map(|r| r.replicated.iter()).map(|d| d.dir.clone()).collect()
+    }
+
+    pub fn replicate_spec(&self) -> Option<Value> {
+        let rfs = self.config.rfs.as_ref()?;
+        let pair = self.links.replication.as_ref()?;
+        let port = config::rfs_port(self.id);
+        let directories: Vec<Value> = rfs
+            .replicated
+            .iter()
+            .map(|d| {
+                let paths = d.not_replicated.iter().map(|e| match e {
+                    config::NotReplicated::Path(path) => json!({"path": path}),
+                    config::NotReplicated::Regex(regex) => json!({"regex": regex}),
+                });
+                json!({"path": d.dir, "read_only": d.read_only, "exclude": paths.collect::<Vec<_>>(), "to_check": d.to_check})
+            })
+            .collect();
+        Some(json!({
+            "module": self.module, "node": self.node, "peer": self.peer, "directories": directories,
+            "listen": socket(&pair.local, port), "peer_address": socket(&pair.peer, port),
+            "key_file": self.roots.cluster_key(), "async": match rfs.asynchronous { config::Async::Second => "second", config::Async::None => "none" },
+            "sync": match rfs.sync { config::Sync::Fsync => "fsync", config::Sync::Write => "write" },
+            "state_dir": self.user_var().join("replica"), "salvage_dir": self.user_var().join("salvage"),
+            "send_timeout_ms": rfs.send_timeout.as_millis() as u64, "resync_bandwidth_kbs": rfs.rei_allowed_bandwidth_kbs,
+        }))
+    }
+}
+
+fn socket(address: &str, port: u16) -> String {
+    let address = numeric(address);
+    if address.contains(':') { format!("[{address}]:{port}") } else { format!("{address}:{port}") }
+}
+
+/// The address of a host name. A name that does not resolve stays as it is: the child says what is wrong with it.
+fn numeric(address: &str) -> String {
+    if address.parse::<IpAddr>().is_ok() {
+        return address.to_owned();
+    }
+    (address, 0)
+        .to_socket_addrs()
+        .ok()
+        .and_then(|mut found| found.next())
+        .map_or_else(|| address.to_owned(), |a| a.ip().to_string())
+}
+
+/// The node of the cluster whose address this host has. `SK_NODE`, or the file `node` beside `cluster.xml`, name it where addresses do not.
+pub(crate) fn own_node(roots: &Roots, cluster: &config::Cluster) -> Result<String, Failure> {
+    let named = std::env::var("SK_NODE").ok().or_else(|| {
+        let bytes = sys::files::read_bounded(&roots.etc.join("node"), 256).ok()?;
+        String::from_utf8(bytes).ok()
+    });
+    if let Some(name) = named.map(|n| n.trim().to_owned()).filter(|n| !n.is_empty()) {
+        return if cluster.nodes().contains(&name.as_str()) {
+            Ok(name)
+        } else {
+            Err(Failure::new(
+                exit::BAD_CONFIGURATION,
+                format!("this node is named {name}, which is not in cluster.xml"),
+            )
+            .hint("correct SK_NODE or the file node beside cluster.xml"))
+        };
+    }
+    let own: Vec<String> = nix::ifaddrs::getifaddrs()
+        .map_err(|e| Failure::system("addresses of this host", e))?
+        .filter_map(|i| {
+            let address = i.address?;
+            let v4 = address.as_sockaddr_in().map(|a| a.ip().to_string());
+            v4.or_else(|| address.as_sockaddr_in6().map(|a| a.ip().to_string()))
+        })
+        .collect();
+    for lan in &cluster.lans {
+        for node in &lan.nodes {
+            if own.contains(&numeric(node.local())) {
+                return Ok(node.name.clone());
+            }
+        }
+    }
+    Err(Failure::new(
+        exit::BAD_CONFIGURATION,
+        format!("none of the addresses of {} belongs to this host", roots.cluster_xml().display()),
+    )
+    .hint("compare it with: ip address; or write this node's name into the file node beside cluster.xml"))
+}
+
+/// The number given at `config`.
+pub(crate) fn applied_id(roots: &Roots, module: &str) -> Option<u16> {
+    let bytes = sys::files::read_bounded(&roots.module_active(module).join("id"), 16).ok()?;
+    String::from_utf8(bytes).ok()?.trim().parse().ok()
+}

@@ -1,0 +1,72 @@
+//! How is the module's log written, and read back.
+//!
+//! One line a message: `2026-11-20 10:00:00.123456 | heart | E | Local state PRIM Ready`. Levels: U user action, E event,
+//! C critical, S script; verbose: I information, W warning, D debug.
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+/// Bytes after which the log is renamed to `log.1` (which is replaced).
+const ROTATE_AT: u64 = 8 * 1024 * 1024;
+
+/// Writer of a module's log.
+pub(crate) struct ModuleLog {
+    path: PathBuf,
+    file: File,
+    written: u64,
+}
+
+/// Levels shown without `-A`.
+pub(crate) fn is_shown_by_default(level: &str) -> bool {
+    matches!(level, "U" | "E" | "C" | "S")
+}
+
+impl ModuleLog {
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let file = OpenOptions::new().create(true).append(true).open(path)?;
+        let written = file.metadata()?.len();
+        Ok(Self { path: path.to_owned(), file, written })
+    }
+
+    /// Appends one line. A log that cannot be written (full disk) must not stop the module: the line goes to stderr instead.
+    pub fn write(&mut self, level: char, from: &str, message: &str) {
+        let line = format!("{} | {from} | {level} | {}\n", local_time("%Y-%m-%d %H:%M:%S%.6f"), one_line(message));
+        if let Err(error) = self.file.write_all(line.as_bytes()) {
+            eprint!("{line}");
+            eprintln!("sk-module: the log {} cannot be written: {error}", self.path.display());
+            return;
+        }
+        self.written += line.len() as u64;
+        if self.written > ROTATE_AT {
+            self.rotate();
+        }
+    }
+
+    fn rotate(&mut self) {
+        let old = self.path.with_extension("1");
+        let fresh = std::fs::rename(&self.path, &old)
+            .and_then(|()| OpenOptions::new().create(true).append(true).open(&self.path));
+        match fresh {
+            Ok(file) => {
+                self.file = file;
+                self.written = 0;
+            }
+            Err(error) => {
+                eprintln!("sk-module: the log {} cannot be rotated: {error}", self.path.display());
+                self.written = 0;
+            }
+        }
+    }
+}
+
+fn one_line(message: &str) -> String {
+    message.replace(['\n', '\r'], " ")
+}
+
+/// The time of day here, for people.
+pub(crate) fn local_time(format: &str) -> String {
+    Timestamp::now().to_zoned(TimeZone::system()).strftime(format).to_string()
+}

@@ -1,0 +1,400 @@
+//! How is each action of the core carried out.
+
+use super::children::Spawn;
+use super::input::Kind;
+use super::scripts::Launch;
+use super::{Runner, monotonic_ms};
+use automaton::{Action, Event, PeerMode, Published, ReplicaOrder, State, StateName};
+use lineage::Standing;
+use serde_json::{Value, json};
+use std::collections::{BTreeSet, VecDeque};
+use std::os::fd::AsRawFd;
+
+/// A goodbye that the heartbeat does not confirm is taken as said after this time.
+const BYE_MS: u64 = 1_000;
+/// Deaths of the replication engine within [`DEATHS_WINDOW_MS`] after which replication counts as failed for good.
+const DEATHS_MAX: usize = 8;
+const DEATHS_WINDOW_MS: u64 = 30_000;
+
+/// What was said to the children and is not answered yet, and what must be said again to their successors.
+pub(super) struct Links {
+    pub published: Option<Published>,
+    pub bye_deadline: Option<u64>,
+    pub classes: BTreeSet<String>,
+    pub errd_off: bool,
+    pub vip: VipLink,
+    pub replica: ReplicaLink,
+}
+
+#[derive(Default)]
+pub(super) struct VipLink {
+    /// The addresses should be held.
+    pub wanted: bool,
+    /// `Action::Vip` numbers waiting for an answer.
+    pub claiming: Option<u64>,
+    pub releasing: Option<u64>,
+    /// The child's last words or its conflict event: the reason when a claim fails.
+    pub reason: Option<String>,
+}
+
+pub(super) struct ReplicaLink {
+    /// Orders not answered yet, oldest first.
+    pub outstanding: VecDeque<(u64, ReplicaOrder)>,
+    /// The role to repeat to a successor; None while idle.
+    pub role: Option<ReplicaOrder>,
+    /// Latest standing reported: tells whether a primary serves alone or paired.
+    pub standing: Standing,
+    pub deaths: VecDeque<u64>,
+    pub store: sys::store::Store,
+    pub faulty: bool,
+}
+
+/// Number of an order that only repeats a role to a successor; its answer is nobody's.
+const REPEATED: u64 = 0;
+
+impl Links {
+    pub fn new() -> Self {
+        Self {
+            published: None,
+            bye_deadline: None,
+            classes: BTreeSet::new(),
+            errd_off: false,
+            vip: VipLink::default(),
+            replica: ReplicaLink {
+                outstanding: VecDeque::new(),
+                role: None,
+                standing: Standing::Blank,
+                deaths: VecDeque::new(),
+                store: sys::store::Store::default(),
+                faulty: false,
+            },
+        }
+    }
+
+    pub fn next_deadline(&self) -> Option<u64> {
+        self.bye_deadline
+    }
+}
+
+impl Runner {
+    pub(super) fn execute(&mut self, action: Action) {
+        match action {
+            Action::Script { id, name, args, timeout_ms } => self.run_script(id, &name, &args, timeout_ms),
+            Action::Replicate { id, order } => self.order_replica(id, order),
+            Action::Vip { id, held: true } => self.claim_addresses(id),
+            Action::Vip { id, held: false } => self.release_addresses(id),
+            Action::Children { heartbeat, errd, replicate } => self.set_children(heartbeat, errd, replicate),
+            Action::ErrdClass { class, enabled } => self.errd_class(&class, enabled),
+            Action::Publish { state } => self.publish(state),
+            Action::Bye => self.say_goodbye(),
+            Action::Persist { core } => self.persist(core),
+            Action::StateChanged { state, .. } => self.state_changed(state),
+            Action::Log { level, from, message } => self.facts.say(level, &from, &message),
+            Action::Resource { name, value } => {
+                self.facts.assign(&name, &value);
+            }
+            Action::Refuse { error, hint } => {
+                self.facts.refused = Some(if hint.is_empty() { error } else { format!("{error}; {hint}") });
+            }
+            Action::Reboot => self.reboot(),
+        }
+    }
+
+    fn run_script(&mut self, id: u64, name: &str, args: &[String], timeout_ms: Option<u64>) {
+        let deadline = timeout_ms.map(|t| monotonic_ms() + t);
+        match self.scripts.launch(&self.instance, id, name, args, deadline) {
+            Launch::Running { userlog } => {
+                let shown = match args.first().map(String::as_str) {
+                    Some("force") => format!("Script {name} \"force\" > {userlog}"),
+                    _ if name == "prestart" => format!("Script {name} \"start\" > {userlog}"),
+                    _ => format!("Script {name} > {userlog}"),
+                };
+                self.facts.say('S', "userplug", &shown);
+                let argv = format!("{} {}", self.instance.active_bin().join(name).display(), args.join(" "));
+                self.facts.say('D', "userplug", argv.trim_end());
+            }
+            Launch::Missing => self.pending.push_back(Event::ScriptDone { id, exit: Some(0) }),
+            Launch::Impossible { exit, message } => {
+                self.facts.say('C', "userplug", &message);
+                self.facts.refused = Some(message);
+                self.pending.push_back(Event::ScriptDone { id, exit: Some(exit) });
+            }
+        }
+    }
+
+    // --- long-lived children ---
+
+    fn set_children(&mut self, heartbeat: bool, errd: bool, replicate: bool) {
+        let has_watch = self.instance.vip_watch_spec().is_some();
+        let wanted = [
+            (Kind::Heartbeat, heartbeat),
+            (Kind::VipWatch, heartbeat && has_watch),
+            (Kind::Errd, errd && self.instance.errd_spec().is_some()),
+            (Kind::Replicate, replicate && self.instance.replicate_spec().is_some()),
+        ];
+        for (kind, wanted) in wanted {
+            if wanted && !self.children.is_wanted(kind) {
+                self.children.want(kind);
+                self.start_child(kind);
+            } else if !wanted && self.children.is_wanted(kind) {
+                self.children.dismiss(kind);
+                self.child_is_dismissed(kind);
+            }
+        }
+    }
+
+    fn child_is_dismissed(&mut self, kind: Kind) {
+        match kind {
+            Kind::Heartbeat => self.links.published = None,
+            Kind::Errd => self.links.classes.clear(),
+            Kind::Replicate => {
+                let link = &mut self.links.replica;
+                link.role = None;
+                link.faulty = false;
+                link.deaths.clear();
+                self.facts.replica = super::board::ReplicaView::default();
+            }
+            Kind::Vip | Kind::VipWatch => {}
+        }
+    }
+
+    /// Starts a child and tells it what its predecessor knew.
+    pub(super) fn start_child(&mut self, kind: Kind) {
+        let now = monotonic_ms();
+        let spawn = match self.prepare(kind) {
+            Ok(spawn) => spawn,
+            Err(message) => {
+                self.facts.say('C', kind.program(), &message);
+                Spawn { argv: vec!["false".into()], inherited: None }
+            }
+        };
+        self.facts.say('D', "safekit", &spawn.argv.join(" "));
+        if let Err(error) = self.children.start(kind, now, spawn) {
+            self.facts.say('C', kind.program(), &format!("cannot be started: {error}"));
+            return;
+        }
+        match kind {
+            Kind::Heartbeat => {
+                if let Some(state) = self.links.published.clone() {
+                    self.publish(state);
+                }
+            }
+            Kind::Errd => {
+                if self.links.errd_off {
+                    self.children.order(Kind::Errd, r#"{"kind":"off"}"#);
+                }
+                for class in self.links.classes.clone() {
+                    self.children.order(Kind::Errd, &json!({"kind": "enable", "class": class}).to_string());
+                }
+            }
+            Kind::Replicate => self.repeat_replica_orders(),
+            Kind::Vip | Kind::VipWatch => {}
+        }
+    }
+
+    fn prepare(&mut self, kind: Kind) -> Result<Spawn, String> {
+        let program = self.instance.program(kind.program());
+        let (verb, file, spec) = match kind {
+            Kind::Heartbeat => ("run", "heartbeat.json", Some(self.instance.heartbeat_spec())),
+            Kind::Errd => ("run", "errd.json", self.instance.errd_spec()),
+            Kind::Vip => ("hold", "vip.json", self.instance.vip_spec()),
+            Kind::VipWatch => ("watch", "vipwatch.json", self.instance.vip_watch_spec()),
+            Kind::Replicate => ("run", "replicate.json", self.instance.replicate_spec()),
+        };
+        let spec: Value = spec.ok_or_else(|| format!("the module has no configuration for {}", kind.label()))?;
+        let path = self.instance.run_dir().join(file);
+        std::fs::write(&path, format!("{spec}\n")).map_err(|e| format!("{}: {e}", path.display()))?;
+        let mut argv = vec![program, verb.into(), "--spec".into(), path.display().to_string()];
+        let mut inherited = None;
+        if kind == Kind::Replicate {
+            let end = self.links.replica.store.serve().map_err(|e| format!("descriptor store: {e}"))?;
+            argv.extend(["--store-fd".into(), end.as_raw_fd().to_string()]);
+            inherited = Some(end);
+        }
+        Ok(Spawn { argv, inherited })
+    }
+
+    pub(super) fn link_timers(&mut self, now: u64) {
+        if self.links.bye_deadline.is_some_and(|d| d <= now) {
+            self.bye_is_said();
+        }
+    }
+
+    // --- heartbeat ---
+
+    fn publish(&mut self, state: Published) {
+        let line = json!({"kind": "publish", "state": &state}).to_string();
+        self.links.published = Some(state);
+        self.children.order(Kind::Heartbeat, &line);
+    }
+
+    fn say_goodbye(&mut self) {
+        if self.children.order(Kind::Heartbeat, r#"{"kind":"bye"}"#) {
+            self.links.bye_deadline = Some(monotonic_ms() + BYE_MS);
+        } else {
+            self.pending.push_back(Event::ByeDone);
+        }
+    }
+
+    pub(super) fn bye_is_said(&mut self) {
+        if self.links.bye_deadline.take().is_some() {
+            self.tell(Event::ByeDone);
+        }
+    }
+
+    // --- errd ---
+
+    fn errd_class(&mut self, class: &str, enabled: bool) {
+        let changed =
+            if enabled { self.links.classes.insert(class.to_owned()) } else { self.links.classes.remove(class) };
+        if changed {
+            let verb = if enabled { "enable" } else { "disable" };
+            self.children.order(Kind::Errd, &json!({"kind": verb, "class": class}).to_string());
+        }
+    }
+
+    /// The same, asked by a script (`safekit errd enable "class"`).
+    pub(super) fn errd_class_by_request(&mut self, class: &str, enabled: bool) {
+        self.errd_class(class, enabled);
+    }
+
+    // --- addresses ---
+
+    fn claim_addresses(&mut self, id: u64) {
+        if self.instance.vip_spec().is_none() {
+            self.pending.push_back(Event::VipDone { id });
+            return;
+        }
+        let link = &mut self.links.vip;
+        link.wanted = true;
+        link.reason = None;
+        link.claiming = Some(id);
+        self.children.want(Kind::Vip);
+        if !self.children.is_running(Kind::Vip) {
+            self.start_child(Kind::Vip);
+        }
+    }
+
+    fn release_addresses(&mut self, id: u64) {
+        self.links.vip.wanted = false;
+        if self.children.is_running(Kind::Vip) {
+            self.links.vip.releasing = Some(id);
+            self.children.order(Kind::Vip, r#"{"kind":"release"}"#);
+            self.children.dismiss(Kind::Vip);
+        } else {
+            self.children.dismiss(Kind::Vip);
+            self.pending.push_back(Event::VipDone { id });
+        }
+    }
+
+    // --- replication ---
+
+    fn order_replica(&mut self, id: u64, order: ReplicaOrder) {
+        if !self.children.is_wanted(Kind::Replicate) {
+            self.children.want(Kind::Replicate);
+            self.start_child(Kind::Replicate);
+        }
+        self.links.replica.outstanding.push_back((id, order.clone()));
+        self.send_replica_order(id, &order);
+    }
+
+    fn send_replica_order(&mut self, id: u64, order: &ReplicaOrder) {
+        let Ok(Value::Object(mut line)) = serde_json::to_value(order) else { return };
+        line.insert("id".into(), json!(id));
+        let line = Value::Object(line).to_string();
+        self.facts.say('D', "safekit", &format!("sk-replicate <- {line}"));
+        self.children.order(Kind::Replicate, &line);
+    }
+
+    /// A new engine is told the role of its predecessor, then what the predecessor did not answer.
+    fn repeat_replica_orders(&mut self) {
+        if let Some(role) = self.links.replica.role.clone() {
+            self.send_replica_order(REPEATED, &role);
+        }
+        for (id, order) in self.links.replica.outstanding.clone() {
+            self.send_replica_order(id, &order);
+        }
+    }
+
+    /// An order was carried out: remember the role a successor must take.
+    pub(super) fn replica_role_after(&mut self, order: &ReplicaOrder) {
+        let role = &mut self.links.replica.role;
+        let primary = |peer| Some(ReplicaOrder::Primary { peer, force: false });
+        match order {
+            ReplicaOrder::Primary { peer, .. } | ReplicaOrder::Promote { peer } => *role = primary(*peer),
+            ReplicaOrder::ExcludePeer => *role = primary(PeerMode::Excluded),
+            // A resynchronisation that began in full is found again by the marks on disk: not asked for a second time.
+            ReplicaOrder::Secondary { .. } | ReplicaOrder::Demote => {
+                *role = Some(ReplicaOrder::Secondary { full: false });
+            }
+            ReplicaOrder::Retire => *role = None,
+            ReplicaOrder::Outdate => {}
+        }
+    }
+
+    /// A primary whose peer came in sync, or left, is repeated in that mode.
+    pub(super) fn replica_standing(&mut self, standing: Standing) {
+        let link = &mut self.links.replica;
+        link.standing = standing;
+        if let Some(ReplicaOrder::Primary { peer, .. }) = &mut link.role {
+            match standing {
+                Standing::Paired => *peer = PeerMode::Paired,
+                Standing::Alone => *peer = PeerMode::Excluded,
+                Standing::Blank | Standing::Inconsistent | Standing::Outdated => {}
+            }
+        }
+    }
+
+    /// Counts a death of the engine; too many in a short time are a fault that a restart does not mend.
+    pub(super) fn replica_died(&mut self, how: &str) {
+        let now = monotonic_ms();
+        let link = &mut self.links.replica;
+        link.deaths.push_back(now);
+        while link.deaths.front().is_some_and(|t| now.saturating_sub(*t) > DEATHS_WINDOW_MS) {
+            link.deaths.pop_front();
+        }
+        if link.deaths.len() > DEATHS_MAX && !link.faulty {
+            link.faulty = true;
+            let reason = format!(
+                "the replication engine died {DEATHS_MAX} times in {} s, the last time with {how}",
+                DEATHS_WINDOW_MS / 1000
+            );
+            self.tell(Event::ReplicaFault { reason });
+        }
+    }
+
+    // --- the rest ---
+
+    fn persist(&mut self, core: automaton::Persisted) {
+        if let Err(error) = self.instance.save_core(&core) {
+            self.facts.say(
+                'C',
+                "heart",
+                &format!("core.json cannot be written: {error}; what it says would be forgotten at a crash"),
+            );
+        }
+        self.persisted = core;
+    }
+
+    fn state_changed(&mut self, state: State) {
+        self.facts.since = wire::time::rfc3339_now();
+        self.facts.say('E', "heart", &format!("Local state {state}"));
+        self.facts.event(
+            &json!({"t": self.facts.since.clone(), "kind": "state", "state": state.name, "readiness": state.readiness}),
+        );
+        self.facts.assign("state.local", &state.to_string());
+        self.state_files(state);
+        if state.name == StateName::Stop {
+            self.facts.vip.clear();
+        }
+    }
+
+    fn reboot(&mut self) {
+        self.facts.say('C', "heart", "Reboot of the host (automatic_reboot)");
+        // The init system stops everything in order; without one, the kernel does after a sync.
+        let done = std::process::Command::new("shutdown").args(["-r", "now"]).status();
+        if !done.is_ok_and(|s| s.success()) {
+            self.facts.say('C', "heart", "shutdown -r now failed: reboot this host by hand");
+        }
+    }
+}

@@ -1,0 +1,337 @@
+//! The runner of one module: what happens, in which order, and who is told. The decisions are `automaton`'s.
+
+mod act;
+mod board;
+mod children;
+mod control;
+mod input;
+mod reports;
+mod requests;
+mod scripts;
+
+use crate::history::Line;
+use crate::instance::{BootPolicy, Instance};
+use crate::{Failure, client, exit};
+use act::Links;
+use automaton::{Core, Event, Persisted, State, StateName};
+use board::Facts;
+use children::Children;
+use control::Board;
+use input::Input;
+use nix::sys::signal::{SigSet, Signal};
+use scripts::Scripts;
+use std::collections::VecDeque;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::Duration;
+use sys::clock::monotonic_ms;
+use sys::roots::Roots;
+use wire::time::rfc3339_now;
+
+/// How long a new runner waits for the children of a former life to end.
+const FORMER_LIFE: Duration = Duration::from_secs(40);
+/// Snapshots for watchers are made at most this often when only figures changed.
+const FIGURES_EVERY_MS: u64 = 200;
+
+pub(crate) struct Runner {
+    instance: Instance,
+    core: Core,
+    persisted: Persisted,
+    children: Children,
+    scripts: Scripts,
+    facts: Facts,
+    links: Links,
+    board: Arc<Board>,
+    /// Ends of scripts that completed without running, and other facts known at once: given to the core after the present actions.
+    pending: VecDeque<Event>,
+    /// When the core begins (monotonic ms: `boot_delay`), and whether the boot of the host starts the module.
+    begin_at: Option<(u64, bool)>,
+    /// SIGTERM: leave once in STOP.
+    ending: bool,
+    changed: bool,
+    figures_at: u64,
+}
+
+pub(crate) fn run(roots: &Roots, module: &str, ready_fd: Option<i32>, boot: bool) -> Result<u8, Failure> {
+    let instance = Instance::load(roots, module)?;
+    for directory in [instance.run_dir(), instance.user_var()] {
+        std::fs::create_dir_all(&directory).map_err(|e| Failure::system(directory.display(), e))?;
+    }
+    if client::connect(roots, module)?.is_some() {
+        return Err(already_running(module));
+    }
+    let signals = block_signals()?;
+    let lock = sys::lock::LockFile::open(&instance.run_dir().join("lock"))
+        .map_err(|e| Failure::system(instance.run_dir().join("lock").display(), e))?;
+    wait_for_former_life(roots, &instance, &lock)?;
+
+    let (inputs, received) = channel();
+    let board = Arc::new(Board::default());
+    let mut facts = Facts::new(&instance).map_err(|e| Failure::system("the module's log", e))?;
+    let mut persisted = instance.load_core(&mut |message| facts.say('W', "heart", message));
+    let starts = boot_decision(&instance, &mut persisted, boot);
+    let settings = instance.settings();
+    let incarnation = incarnation()?;
+    facts.journal.write(&Line::Begin {
+        t: rfc3339_now(),
+        settings: settings.clone(),
+        persisted: persisted.clone(),
+        incarnation,
+    });
+    instance.tidy_userlogs();
+    let mut runner = Runner {
+        core: Core::new(settings, persisted.clone(), incarnation),
+        children: Children::new(inputs.clone(), lock.as_raw_fd()),
+        scripts: Scripts::new(inputs.clone()),
+        links: Links::new(),
+        pending: VecDeque::new(),
+        begin_at: None,
+        ending: false,
+        changed: true,
+        figures_at: 0,
+        instance,
+        persisted,
+        facts,
+        board: board.clone(),
+    };
+    let socket = roots.control_socket(module);
+    control::serve(&socket, inputs.clone(), board).map_err(|e| Failure::system(socket.display(), e))?;
+    watch_signals(signals, inputs.clone());
+    runner.state_files(runner.core.state());
+    let delay = if starts { runner.instance.boot_delay() } else { Duration::ZERO };
+    runner.begin_at = Some((monotonic_ms() + delay.as_millis() as u64, starts));
+    runner.run_timers(monotonic_ms());
+    runner.publish_snapshot(true);
+    announce_ready(ready_fd);
+    runner.serve(&received, &inputs);
+    // Best effort: a stale socket refuses connections just as well as a missing one.
+    let _ = std::fs::remove_file(&socket);
+    Ok(0)
+}
+
+fn already_running(module: &str) -> Failure {
+    Failure::new(exit::ALREADY_RUNNING, format!("module {module} already has a runner"))
+        .hint(format!("ask it: sk-module state -m {module}"))
+}
+
+/// SIGTERM and SIGINT are taken by one thread; blocked before any other thread exists.
+fn block_signals() -> Result<SigSet, Failure> {
+    let mut set = SigSet::empty();
+    set.add(Signal::SIGTERM);
+    set.add(Signal::SIGINT);
+    set.add(Signal::SIGHUP);
+    set.thread_block().map_err(|e| Failure::system("signal mask", e))?;
+    Ok(set)
+}
+
+fn watch_signals(set: SigSet, inputs: Sender<Input>) {
+    std::thread::spawn(move || {
+        while let Ok(signal) = set.wait() {
+            if inputs.send(Input::Signal(signal)).is_err() {
+                return;
+            }
+        }
+    });
+}
+
+/// The children of a runner that died hold its lock until they have taken the safe side. Nothing is published before.
+fn wait_for_former_life(roots: &Roots, instance: &Instance, lock: &sys::lock::LockFile) -> Result<(), Failure> {
+    let deadline = monotonic_ms() + FORMER_LIFE.as_millis() as u64;
+    loop {
+        match lock.try_exclusive() {
+            Ok(true) => return Ok(()),
+            Ok(false) => {}
+            Err(error) => return Err(Failure::system("the module's lock", error)),
+        }
+        if client::connect(roots, &instance.module)?.is_some() {
+            return Err(already_running(&instance.module));
+        }
+        if monotonic_ms() >= deadline {
+            return Err(Failure::new(
+                exit::SYSTEM,
+                format!(
+                    "processes of a former runner of {} still hold {}/lock",
+                    instance.module,
+                    instance.run_dir().display()
+                ),
+            )
+            .hint("list them with: fuser -v on that file; they end by themselves once their disk answers"));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// What the attribute `boot` makes of the first start after a boot; `wanted` decides otherwise.
+fn boot_decision(instance: &Instance, persisted: &mut Persisted, boot: bool) -> bool {
+    if !boot {
+        return false;
+    }
+    let starts = match instance.boot_policy() {
+        BootPolicy::On => true,
+        BootPolicy::Auto => persisted.wanted,
+        BootPolicy::Off => false,
+    };
+    persisted.wanted = starts;
+    starts
+}
+
+fn incarnation() -> Result<u64, Failure> {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).map_err(|e| Failure::system("random source", e))?;
+    // JSON numbers are exact up to 2^53 everywhere.
+    Ok(u64::from_ne_bytes(bytes) >> 11)
+}
+
+fn announce_ready(fd: Option<i32>) {
+    if let Some(fd) = fd {
+        // SAFETY: the caller passed this descriptor for this one use and gave up its ownership.
+        let file = unsafe { <std::fs::File as std::os::fd::FromRawFd>::from_raw_fd(fd) };
+        // Nobody listens: not an error of ours.
+        let _ = std::io::Write::write_all(&mut &file, b"\n");
+    }
+}
+
+impl Runner {
+    fn serve(&mut self, received: &Receiver<Input>, inputs: &Sender<Input>) {
+        loop {
+            let now = monotonic_ms();
+            self.run_timers(now);
+            if self.ending && self.core.state().name == StateName::Stop && !self.children.any_running() {
+                self.facts.say('I', "heart", "The runner ends");
+                return;
+            }
+            match received.recv_timeout(self.until_next(monotonic_ms())) {
+                Ok(input) => {
+                    self.take(input);
+                    // What has already arrived is taken before the snapshot is made.
+                    for _ in 0..64 {
+                        match received.try_recv() {
+                            Ok(input) => self.take(input),
+                            Err(_) => break,
+                        }
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            self.publish_snapshot(false);
+            let _ = inputs;
+        }
+    }
+
+    fn take(&mut self, input: Input) {
+        match input {
+            Input::Line { kind, generation, line } => {
+                if self.children.is_current(kind, generation) {
+                    self.child_line(kind, &line);
+                }
+            }
+            Input::Words { kind, line } => self.facts.say('W', kind.program(), &line),
+            Input::Ended { kind, generation, how, code } => self.child_ended(kind, generation, &how, code),
+            Input::ScriptEnded { id, exit } => {
+                if self.scripts.ended(id) {
+                    self.tell(Event::ScriptDone { id, exit });
+                }
+            }
+            Input::HandlerEnded { name, exit } => self.handler_ended(&name, exit),
+            Input::Request { request, reply } => {
+                let answer = self.answer(&request);
+                // The asker went away: the answer concerns nobody.
+                let _ = reply.try_send(answer);
+            }
+            Input::Signal(signal) => {
+                if !self.ending {
+                    self.facts.say('I', "heart", &format!("The runner got {signal}"));
+                    self.ending = true;
+                    self.tell(Event::Command {
+                        verb: automaton::Verb::Shutdown,
+                        full: false,
+                        identity: None,
+                        origin: "SYSTEM/root".into(),
+                    });
+                }
+            }
+        }
+    }
+
+    /// Gives an event to the core, writes both into the journal, and executes what it decides.
+    pub(super) fn tell(&mut self, event: Event) {
+        self.pending.push_back(event);
+        while let Some(event) = self.pending.pop_front() {
+            let (now, wall) = (monotonic_ms(), sys::clock::wall_ms());
+            let actions = self.core.handle(now, wall, event.clone());
+            self.facts.journal.write(&Line::Event {
+                t: rfc3339_now(),
+                now,
+                wall,
+                input: event,
+                actions: actions.clone(),
+            });
+            for action in actions {
+                self.execute(action);
+            }
+            self.changed = true;
+        }
+    }
+
+    fn run_timers(&mut self, now: u64) {
+        if let Some((_, boot)) = self.begin_at.take_if(|(at, _)| *at <= now) {
+            self.tell(Event::Begin { boot });
+        }
+        if self.core.poll_timeout().is_some_and(|(at, _)| at <= now) {
+            self.tell(Event::Tick);
+        }
+        for name in self.scripts.kill_overdue(now) {
+            self.facts.say('C', "userplug", &format!("Script {name} did not end in time and was killed"));
+        }
+        self.link_timers(now);
+        for kind in self.children.due(now) {
+            self.start_child(kind);
+        }
+    }
+
+    fn until_next(&self, now: u64) -> Duration {
+        let mut next = [
+            self.begin_at.map(|(at, _)| at),
+            self.core.poll_timeout().map(|(at, _)| at),
+            self.scripts.next_deadline(),
+            self.children.next_due(),
+            self.links.next_deadline(),
+        ]
+        .into_iter()
+        .flatten()
+        .min();
+        if self.changed {
+            next = Some(next.unwrap_or(u64::MAX).min(self.figures_at + FIGURES_EVERY_MS));
+        }
+        next.map_or(Duration::from_mins(1), |at| Duration::from_millis(at.saturating_sub(now).max(1)))
+    }
+
+    /// Makes the snapshot for watchers and `/run/sk/AM/state.json`. Figures alone are shown a few times a second at most.
+    fn publish_snapshot(&mut self, now_please: bool) {
+        let now = monotonic_ms();
+        if !self.changed || !now_please && now < self.figures_at + FIGURES_EVERY_MS {
+            return;
+        }
+        self.changed = false;
+        self.figures_at = now;
+        let snapshot = self.snapshot().to_string();
+        self.write_run_file("state.json", &snapshot);
+        self.board.post(snapshot);
+    }
+
+    pub(super) fn state_files(&mut self, state: State) {
+        self.write_run_file("state", &state.to_string());
+    }
+
+    fn write_run_file(&mut self, name: &str, text: &str) {
+        let path = self.instance.run_dir().join(name);
+        let temporary = self.instance.run_dir().join(format!(".{name}.new"));
+        // Lost at power-off anyway: no fsync. A full /run costs the file, never the module.
+        let written = std::fs::write(&temporary, format!("{text}\n")).and_then(|()| std::fs::rename(&temporary, &path));
+        if let Err(error) = written {
+            eprintln!("sk-module: {}: {error}", path.display());
+        }
+    }
+}

@@ -1,0 +1,320 @@
+//! What do the lines and the ends of children mean to the core.
+
+use super::Runner;
+use super::input::Kind;
+use automaton::{Event, Published, ReplicaReport, Verb};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+impl Runner {
+    pub(super) fn child_line(&mut self, kind: Kind, line: &str) {
+        let message = match wire::lines::parse(line.as_bytes()) {
+            Ok(message) => message,
+            Err(error) => {
+                self.facts.say('W', kind.program(), &format!("an unreadable line was skipped: {error}"));
+                return;
+            }
+        };
+        match kind {
+            Kind::Heartbeat => self.heartbeat_line(&message.kind, &message.value),
+            Kind::Errd => self.errd_line(&message.kind, &message.value),
+            Kind::Vip | Kind::VipWatch => self.vip_line(&message.kind, &message.value),
+            Kind::Replicate => self.replica_line(&message.kind, &message.value),
+        }
+    }
+
+    fn heartbeat_line(&mut self, kind: &str, value: &Value) {
+        let ident = value["ident"].as_str().unwrap_or_default().to_owned();
+        match kind {
+            "link_up" => self.resource(&format!("heartbeat.{ident}"), "up", "heart"),
+            "link_down" => self.resource(&format!("heartbeat.{ident}"), "down", "heart"),
+            "local_address" => {
+                let value = if value["present"] == json!(true) { "up" } else { "down" };
+                self.resource(&format!("heartbeatlocaladdr.{ident}"), value, "heart");
+            }
+            "peer_up" => self.tell(Event::PeerUp),
+            "peer_down" => self.tell(Event::PeerDown),
+            "peer_state" => match Published::deserialize(&value["state"]) {
+                Ok(state) => self.tell(Event::PeerState { state, bye: value["bye"] == json!(true) }),
+                Err(error) => {
+                    self.facts.say('W', "heart", &format!("the peer published something else than a state: {error}"));
+                }
+            },
+            "done" => self.bye_is_said(),
+            "wrong_key" => {
+                let from = value["from"].as_str().unwrap_or("?");
+                self.facts.say(
+                    'C',
+                    "heart",
+                    &format!(
+                        "Heartbeats from {from} are signed with another key: copy the same cluster.key to every node"
+                    ),
+                );
+            }
+            _ => self.unknown(Kind::Heartbeat, kind),
+        }
+    }
+
+    fn errd_line(&mut self, kind: &str, value: &Value) {
+        match kind {
+            "proc" => {
+                let name = value["name"].as_str().unwrap_or_default().to_owned();
+                let state = value["value"].as_str().unwrap_or_default().to_owned();
+                if state == "down" {
+                    let reason =
+                        value["reason"].as_str().map_or_else(|| format!("Process {name} not running"), str::to_owned);
+                    self.facts.say('C', "errd", &reason);
+                    self.errd_action(&name, value["action"].as_str().unwrap_or("noaction"));
+                }
+                self.resource(&format!("proc.{name}"), &state, "errd");
+            }
+            "list" => self.facts.event(value),
+            _ => self.unknown(Kind::Errd, kind),
+        }
+    }
+
+    fn errd_action(&mut self, process: &str, action: &str) {
+        let verb = match action {
+            "noaction" => return,
+            "restart" => Verb::Restart,
+            "stopstart" => Verb::StopStart,
+            "stop" => Verb::Stop,
+            handler => {
+                self.facts.say('E', "errd", &format!("Handler {handler} called by errd"));
+                if let Err(error) = self.scripts.launch_handler(&self.instance, handler, process) {
+                    self.facts.say('C', "errd", &format!("the handler cannot be run: {error}"));
+                    self.automatic(Verb::StopStart, "errd");
+                }
+                return;
+            }
+        };
+        self.automatic(verb, "errd");
+    }
+
+    /// A handler's exit other than 0 asks for stopstart.
+    pub(super) fn handler_ended(&mut self, name: &str, exit: Option<i32>) {
+        if exit != Some(0) {
+            self.facts.say(
+                'C',
+                "errd",
+                &format!("Handler {name} failed ({})", exit.map_or("killed".into(), |e| e.to_string())),
+            );
+            self.automatic(Verb::StopStart, "errd");
+        }
+    }
+
+    fn automatic(&mut self, verb: Verb, who: &str) {
+        self.tell(Event::Command { verb, full: false, identity: Some(who.into()), origin: who.into() });
+    }
+
+    fn vip_line(&mut self, kind: &str, value: &Value) {
+        let address = value["address"].as_str().unwrap_or_default().to_owned();
+        match kind {
+            "vip" => {
+                let state = value["value"].as_str().unwrap_or("up");
+                if state == "up" {
+                    self.facts.say('I', "vipplug", &format!("Virtual IP {address} set"));
+                }
+                self.facts.vip.insert(address, state.to_owned());
+            }
+            "held" => {
+                if let Some(id) = self.links.vip.claiming.take() {
+                    self.tell(Event::VipDone { id });
+                }
+            }
+            "released" => self.facts.vip.clear(),
+            "ip" => {
+                let state = value["value"].as_str().unwrap_or("down").to_owned();
+                self.facts.vip.insert(address.clone(), state.clone());
+                self.resource(&format!("ip.{address}"), &state, "ipcheck");
+            }
+            "intf" => {
+                let ident = value["ident"].as_str().unwrap_or_default();
+                let state = value["value"].as_str().unwrap_or("down").to_owned();
+                self.resource(&format!("intf.{ident}"), &state, "intfcheck");
+            }
+            "conflict" => {
+                let mac = value["mac"].as_str().unwrap_or("?");
+                self.links.vip.reason = Some(format!(
+                    "virtual IP {address} is already used by the machine with MAC {mac}: remove it there, or choose another address"
+                ));
+            }
+            _ => self.unknown(Kind::Vip, kind),
+        }
+    }
+
+    fn replica_line(&mut self, kind: &str, value: &Value) {
+        match kind {
+            "replica" => match ReplicaReport::deserialize(value) {
+                Ok(report) => {
+                    self.facts.replica.snapshot = Some(value.clone());
+                    self.replica_standing(report.standing);
+                    self.tell(Event::Replica { report });
+                }
+                Err(error) => {
+                    self.facts.say('W', "rfsplug", &format!("unreadable report of the replication engine: {error}"));
+                }
+            },
+            "done" | "failed" => self.replica_answer(kind == "done", value),
+            "progress" => {
+                self.facts.replica.resync = Some(value.clone());
+                self.changed = true;
+            }
+            "traffic" => {
+                self.facts.replica.traffic = Some(value.clone());
+                self.changed = true;
+            }
+            "resync_begin" => {
+                self.facts.event(value);
+                let mode = value["mode"].as_str().unwrap_or("?");
+                for directory in self.instance.replicated_directories() {
+                    self.facts.say('E', "reintegre", &format!("Updating directory tree from {directory}"));
+                }
+                self.facts.say('I', "reintegre", &format!("Reintegration mode: {mode}"));
+            }
+            "resync_end" => {
+                self.facts.replica.resync = None;
+                self.facts.event(value);
+                let (files, bytes) = (value["files"].as_u64().unwrap_or(0), value["bytes"].as_u64().unwrap_or(0));
+                let ms = value["ms"].as_u64().unwrap_or(0).max(1);
+                if bytes > 0 {
+                    let rate = bytes * 1000 / ms / 1024;
+                    self.facts.say(
+                        'E',
+                        "reintegre",
+                        &format!("Copied {bytes} bytes, {files} files in {ms} ms ({rate} KB/s)"),
+                    );
+                }
+                self.facts.assign("rfs.rei_copy_size_metric", &(bytes / 1024).to_string());
+                self.facts.assign("rfs.rei_copy_count_metric", &files.to_string());
+                self.facts.assign("rfs.rei_copy_time_metric", &(ms / 1000).to_string());
+                self.facts.say('E', "reintegre", "Reintegration ended (synchronize)");
+            }
+            "stream_up" => self.facts.say('I', "rfsplug", "Replication stream up"),
+            "stream_lost" => {
+                self.facts.say(
+                    'W',
+                    "rfsplug",
+                    &format!("Replication stream lost: {}", value["reason"].as_str().unwrap_or("?")),
+                );
+            }
+            "salvaged" => {
+                let path = value["path"].as_str().unwrap_or("?");
+                self.facts.say(
+                    'W',
+                    "rfsplug",
+                    &format!("Content that never reached the other node was kept aside: {path}"),
+                );
+            }
+            "fault" => {
+                let reason = value["reason"].as_str().unwrap_or("?").to_owned();
+                self.links.replica.faulty = true;
+                self.tell(Event::ReplicaFault { reason });
+            }
+            _ => self.unknown(Kind::Replicate, kind),
+        }
+    }
+
+    fn replica_answer(&mut self, done: bool, value: &Value) {
+        let id = value["id"].as_u64().unwrap_or(0);
+        let link = &mut self.links.replica;
+        let Some(at) = link.outstanding.iter().position(|(n, _)| *n == id) else {
+            if !done {
+                let reason = value["reason"].as_str().unwrap_or("?").to_owned();
+                self.facts.say(
+                    'C',
+                    "rfsplug",
+                    &format!("The replication engine could not take its role again: {reason}"),
+                );
+                self.children.kill(Kind::Replicate);
+            }
+            return;
+        };
+        let Some((_, order)) = link.outstanding.remove(at) else { return };
+        if done {
+            self.replica_role_after(&order);
+            self.tell(Event::ReplicaDone { id });
+        } else {
+            let mut reason = value["reason"].as_str().unwrap_or("no reason given").to_owned();
+            if let Some(hint) = value["hint"].as_str().filter(|h| !h.is_empty()) {
+                reason = format!("{reason}; {hint}");
+            }
+            self.facts.refused = Some(reason.clone());
+            self.tell(Event::ReplicaFailed { id, reason });
+        }
+    }
+
+    /// Assigns a checker's resource; a change is logged and given to the core.
+    pub(super) fn resource(&mut self, name: &str, value: &str, origin: &str) {
+        if self.facts.assign(name, value) {
+            let level = if value == "down" { 'C' } else { 'I' };
+            self.facts.say(level, origin, &format!("Resource {name} set to {value} by {origin}"));
+            self.tell(Event::Resource { name: name.into(), value: value.into(), origin: origin.into() });
+        }
+    }
+
+    fn unknown(&mut self, from: Kind, kind: &str) {
+        self.facts.say('D', from.program(), &format!("an event of unknown kind {kind} was skipped"));
+    }
+
+    pub(super) fn child_ended(&mut self, kind: Kind, generation: u64, how: &str, code: Option<i32>) {
+        let Some(again) = self.children.ended(kind, generation, super::monotonic_ms()) else { return };
+        self.changed = true;
+        if !again {
+            self.facts.say('D', kind.program(), &format!("ended ({how})"));
+            if kind == Kind::Vip {
+                self.facts.vip.clear();
+                if let Some(id) = self.links.vip.releasing.take() {
+                    self.tell(Event::VipDone { id });
+                }
+                // Claimed again while the release went on.
+                if self.links.vip.wanted {
+                    self.children.want(Kind::Vip);
+                    self.start_child(Kind::Vip);
+                }
+            }
+            if kind == Kind::Heartbeat {
+                self.bye_is_said();
+            }
+            if kind == Kind::Replicate {
+                self.links.replica.store.clear();
+                self.fail_outstanding("the replication engine was dismissed");
+            }
+            return;
+        }
+        if kind == Kind::Vip && self.vip_claim_failed(code, how) {
+            return;
+        }
+        self.facts.say(
+            'C',
+            kind.program(),
+            &format!("{} ended unexpectedly ({how}); it is started again", kind.label()),
+        );
+        if kind == Kind::Heartbeat {
+            self.bye_is_said();
+        }
+        if kind == Kind::Replicate {
+            self.replica_died(how);
+        }
+    }
+
+    /// A holder that ends by itself while it claims could not get the addresses: that is an answer, not a death to repair.
+    fn vip_claim_failed(&mut self, code: Option<i32>, how: &str) -> bool {
+        let Some(code) = code.filter(|c| *c != 0) else { return false };
+        let Some(id) = self.links.vip.claiming.take() else { return false };
+        self.children.dismiss(Kind::Vip);
+        self.links.vip.wanted = false;
+        let reason = self.links.vip.reason.take().unwrap_or_else(|| {
+            format!("sk-vip could not set the virtual addresses (exit {code}, {how}); its words are in the log (sk-module log -A)")
+        });
+        self.facts.refused = Some(reason.clone());
+        self.tell(Event::VipFailed { id, reason });
+        true
+    }
+
+    fn fail_outstanding(&mut self, reason: &str) {
+        for (id, _) in std::mem::take(&mut self.links.replica.outstanding) {
+            self.tell(Event::ReplicaFailed { id, reason: reason.into() });
+        }
+    }
+}
