@@ -299,7 +299,10 @@ impl Core {
     /// An operation of the resynchronisation or of the stream itself: sent, not entered in the change map. None: the connection is gone.
     pub fn emit(&self, link: u64, op: &Op, payload: &[u8]) -> Option<Position> {
         let mut text = Vec::new();
-        frame::op_text(op, &mut text).ok()?;
+        if frame::op_text(op, &mut text).is_err() || payload.len() > frame::MAX_PAYLOAD {
+            self.note(format!("an operation is too long for the stream: {} bytes", payload.len()));
+            return None;
+        }
         let mut flow = self.flow();
         if flow.link != Some(link) {
             return None;

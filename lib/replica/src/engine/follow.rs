@@ -36,6 +36,8 @@ use wire::channel::{Channel, Sealer};
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 /// Without a barrier, acknowledge after this many bytes.
 const ACK_BYTES: usize = 1024 * 1024;
+/// Pause after something could not be applied (a full disk, say): the next attempt begins with comparing everything.
+const AFTER_FAILURE: Duration = Duration::from_secs(15);
 /// Most bytes put aside in one resynchronisation.
 const SALVAGE_BUDGET: u64 = 64 << 30;
 
@@ -186,7 +188,8 @@ impl Follower {
         }
         let ticker = shared.clone();
         std::thread::Builder::new().name("alive".into()).spawn(move || alive(&ticker))?;
-        let mut session = Session { core, psk, applier, making, places, place, full, shared: shared.clone(), jobs };
+        let mut session =
+            Session { core, psk, applier, making, places, place, full, failed: false, shared: shared.clone(), jobs };
         let thread = std::thread::Builder::new().name("follow".into()).spawn(move || {
             session.run();
             Some(Ended { place: session.place, applier: session.applier })
@@ -258,6 +261,8 @@ struct Session {
     places: PlaceFile,
     place: Option<Place>,
     full: bool,
+    /// The last connection ended because something could not be applied.
+    failed: bool,
     shared: Arc<Shared>,
     jobs: Sender<Job>,
 }
@@ -299,6 +304,9 @@ impl Session {
             } else if said != reason {
                 self.core.note(format!("not connected to {}: {reason}", self.core.spec.peer_address));
                 said = reason;
+            }
+            if std::mem::take(&mut self.failed) {
+                pause = AFTER_FAILURE;
             }
             let until = Instant::now() + pause;
             while !self.stopped() && Instant::now() < until {
@@ -522,7 +530,9 @@ impl Session {
 
     /// What we have is not what the primary has: everything must be compared, and we must not serve.
     fn diverged(&mut self) {
+        self.failed = true;
         let outcome = self.core.remember(|r| {
+            // Consistent still, a prefix of the primary's history, but it will not get on.
             if r.standing == Standing::Paired {
                 r.standing = Standing::Outdated;
             }

@@ -377,6 +377,10 @@ impl Engine {
         if let Some(place) = place {
             core.followed.store(place.position, SeqCst);
         }
+        // After a demotion the place is known only to us until here.
+        places
+            .write(place)
+            .map_err(|e| Failure::new(format!("the state directory: {e}"), "it must be on a writable disk"))?;
         let making = Making { excludes: self.server.excludes.clone(), roots };
         let inconsistent = matches!(standing, Standing::Inconsistent | Standing::Blank);
         let applier = making.applier(&core.spec, inconsistent, false)?;

@@ -18,6 +18,8 @@ use wire::channel::{Channel, ChannelError, Opener, Sealer};
 
 /// A peer that sends nothing for this long is gone; both sides send something each second.
 pub const SILENCE: Duration = Duration::from_secs(3);
+/// Connections that have not said hello yet.
+const STRANGERS: u64 = 16;
 /// For the handshake and the hello.
 pub const HANDSHAKE: Duration = Duration::from_secs(5);
 
@@ -31,6 +33,7 @@ pub struct Server {
     /// One newcomer at a time is examined.
     door: Mutex<()>,
     links: AtomicU64,
+    strangers: AtomicU64,
     refused: Mutex<String>,
 }
 
@@ -107,7 +110,7 @@ pub fn tune(stream: &TcpStream, user_timeout: Duration) -> std::io::Result<()> {
 impl Server {
     pub fn new(core: Arc<Core>, psk: Option<[u8; 32]>, excludes: Vec<Arc<Exclude>>) -> Self {
         let (roots, door, refused) = (Mutex::new(Vec::new()), Mutex::new(()), Mutex::new(String::new()));
-        Self { core, psk, roots, excludes, door, links: AtomicU64::new(0), refused }
+        Self { core, psk, roots, excludes, door, links: AtomicU64::new(0), strangers: AtomicU64::new(0), refused }
     }
 
     /// Accepts until the engine stops.
@@ -135,9 +138,14 @@ impl Server {
                 continue;
             }
             let Ok((stream, _)) = listener.accept() else { continue };
+            if self.strangers.load(SeqCst) >= STRANGERS {
+                continue;
+            }
+            self.strangers.fetch_add(1, SeqCst);
             let server = self.clone();
             let spawned = std::thread::Builder::new().name("peer".into()).spawn(move || server.welcome(stream));
             if let Err(e) = spawned {
+                self.strangers.fetch_sub(1, SeqCst);
                 self.core.note(format!("no thread for a connection: {e}"));
             }
         }
@@ -157,6 +165,21 @@ impl Server {
     }
 
     fn session(self: &Arc<Self>, stream: TcpStream) -> Result<(), LineError> {
+        let greeted = self.greet(stream);
+        self.strangers.fetch_sub(1, SeqCst);
+        let (mut line, sealer, hello) = greeted?;
+        let Some(link) = self.admit(&hello, &line, sealer)? else { return Ok(()) };
+        *lock(&self.refused) = String::new();
+        let mut left = false;
+        let reason = match self.hear(link, &mut line, &mut left) {
+            Err(e) => e.to_string(),
+            Ok(()) => "the secondary left".into(),
+        };
+        self.core.lost(link, &reason, left);
+        Ok(())
+    }
+
+    fn greet(&self, stream: TcpStream) -> Result<(Line, Sealer, Hello), LineError> {
         let channel = Channel::accept(stream, self.psk.as_ref(), Instant::now() + HANDSHAKE)?;
         let (stream, sealer, opener) = channel.split();
         tune(&stream, Duration::from_millis(self.core.spec.send_timeout_ms.max(1000))).map_err(LineError::Io)?;
@@ -164,16 +187,7 @@ impl Server {
         let (Control::Hello(hello), _) = line.control()? else {
             return Err(LineError::Protocol("no hello".into()));
         };
-        let Some(link) = self.admit(&hello, &line, sealer)? else { return Ok(()) };
-        *lock(&self.refused) = String::new();
-        let mut left = false;
-        let outcome = self.hear(link, &mut line, &mut left);
-        let reason = match outcome {
-            Err(e) => e.to_string(),
-            Ok(()) => "the secondary left".into(),
-        };
-        self.core.lost(link, &reason, left);
-        Ok(())
+        Ok((line, sealer, hello))
     }
 
     /// Decides, and attaches the connection when it is accepted.
