@@ -56,6 +56,7 @@ pub struct Entry {
     pub same_as: Option<RelPath>,
 }
 
+#[allow(clippy::trivially_copy_pass_by_ref)] // The signature that serde calls.
 fn is_zero(value: &u64) -> bool {
     *value == 0
 }
@@ -242,7 +243,8 @@ impl RelPath {
 
     /// Whether [`RelPath::new`] would accept it: paths that came off the wire are checked before they are walked.
     pub fn is_walkable(&self) -> bool {
-        self.0.is_empty() || self.0.split(|b| *b == b'/').all(|c| !c.is_empty() && c != b"." && c != b".." && c.len() <= 255)
+        self.0.is_empty()
+            || self.0.split(|b| *b == b'/').all(|c| !c.is_empty() && c != b"." && c != b".." && c.len() <= 255)
     }
 
     /// Any bytes without NUL: symlink targets and attribute names, which are not walked.
@@ -260,6 +262,7 @@ impl RelPath {
     }
 
     /// This path with one more component.
+    #[must_use]
     pub fn join(&self, name: &[u8]) -> Self {
         let mut bytes = self.0.clone();
         if !bytes.is_empty() {
@@ -302,6 +305,8 @@ impl<'de> Deserialize<'de> for RelPath {
 }
 
 fn escape(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    // Writing to a String cannot fail.
     let mut out = String::with_capacity(bytes.len());
     let mut rest = bytes;
     while !rest.is_empty() {
@@ -316,14 +321,14 @@ fn escape(bytes: &[u8]) -> String {
             if c == '%' || c.is_control() {
                 let mut buffer = [0; 4];
                 for b in c.encode_utf8(&mut buffer).bytes() {
-                    out.push_str(&format!("%{b:02X}"));
+                    let _ = write!(out, "%{b:02X}");
                 }
             } else {
                 out.push(c);
             }
         }
         for b in &rest[good.len()..good.len() + bad] {
-            out.push_str(&format!("%{b:02X}"));
+            let _ = write!(out, "%{b:02X}");
         }
         rest = &rest[good.len() + bad..];
     }
