@@ -2,7 +2,7 @@
 
 use crate::cluster::{Cluster, Lan};
 use crate::diagnostic::{At, Diagnostics, quoted};
-use crate::model::{DefaultPrimary, Module, Network};
+use crate::model::{DefaultPrim, Module, Network};
 use std::time::Duration;
 
 /// The module's links as seen by one of its two nodes.
@@ -72,23 +72,23 @@ pub fn check_module_against_cluster(module: &Module, cluster: &Cluster) -> Diagn
             Some(_) => {}
         }
     }
-    if let (DefaultPrimary::Node(name), Some((nodes, _))) = (&module.service.default_primary, &nodes)
+    if let (DefaultPrim::Node(name), Some((nodes, _))) = (&module.service.default_prim, &nodes)
         && !nodes.contains(&name.as_str())
     {
         let message = format!("defaultprim names {}, which is not a node of this module", quoted(name));
         let help = format!("write alone, lastprim, {}", nodes.join(" or "));
-        found.error(module.service.default_primary_at.0, message, help);
+        found.error(module.service.default_prim_at.0, message, help);
     }
     if let Some(vip) = &module.vip {
         for address in vip.interfaces.iter().flat_map(|i| &i.addresses) {
             let taken = cluster.lans.iter().find_map(|lan| {
-                let node = lan.nodes.iter().find(|n| n.address == address.address || n.local() == address.address)?;
+                let node = lan.nodes.iter().find(|n| n.address == address.addr || n.local() == address.addr)?;
                 Some((lan, node))
             });
             if let Some((lan, node)) = taken {
                 let message = format!(
                     "virtual address {} is the address of node {} on lan {}",
-                    quoted(&address.address),
+                    quoted(&address.addr),
                     quoted(&node.name),
                     quoted(&lan.name)
                 );

@@ -10,7 +10,7 @@ use std::sync::Arc;
 /// Longest piece of the user's text repeated inside a message, in characters.
 const QUOTED: usize = 60;
 
-/// More findings than this in one file help nobody.
+/// More errors, or more warnings, than this in one file help nobody.
 const MOST: usize = 200;
 
 /// Bytes `start..end` of a source text. Always on character boundaries, `start <= end`.
@@ -141,7 +141,8 @@ impl Diagnostics {
     }
 
     fn push(&mut self, severity: Severity, span: Span, message: String, help: String) {
-        if self.items.len() >= MOST {
+        // Counted apart: warnings must not displace errors.
+        if self.items.iter().filter(|d| d.severity == severity).count() >= MOST {
             self.unlisted += usize::from(severity == Severity::Error);
             return;
         }
@@ -174,6 +175,10 @@ impl Diagnostics {
     /// Puts them in the order of the file.
     pub(crate) fn sort(&mut self) {
         self.items.sort_by_key(|d| (d.span.start, d.span.end));
+    }
+
+    pub(crate) fn line_of(&self, span: Span) -> usize {
+        self.source.position(span.start).0
     }
 
     pub fn has_errors(&self) -> bool {

@@ -2,7 +2,7 @@
 
 use crate::duration::Unit;
 use crate::model::{
-    Acknowledge, Boot, DefaultPrimary, Errd, Exclusion, Heart, Module, Network, Rfs, Service, Sync, User, Vip,
+    Async, Boot, DefaultPrim, Errd, Heart, Module, Network, NotReplicated, Rfs, Service, Sync, User, Vip,
 };
 use crate::vip::mask_of;
 use std::fmt::Write as _;
@@ -107,10 +107,10 @@ fn service(w: &mut Writer, s: &Service) {
         Boot::Auto => "auto",
         Boot::Ignore => "ignore",
     };
-    let default_primary = match &s.default_primary {
-        DefaultPrimary::Alone => "alone",
-        DefaultPrimary::LastPrimary => "lastprim",
-        DefaultPrimary::Node(name) => name,
+    let default_prim = match &s.default_prim {
+        DefaultPrim::Alone => "alone",
+        DefaultPrim::LastPrim => "lastprim",
+        DefaultPrim::Node(name) => name,
     };
     w.open(
         "service",
@@ -119,7 +119,7 @@ fn service(w: &mut Writer, s: &Service) {
             ("boot", boot.to_owned()),
             ("boot_delay", seconds(s.boot_delay)),
             ("failover", on_off(s.failover)),
-            ("defaultprim", default_primary.to_owned()),
+            ("defaultprim", default_prim.to_owned()),
             ("maxloop", s.max_loop.to_string()),
             ("loop_interval", Unit::Hours.write(s.loop_interval)),
             ("automatic_reboot", on_off(s.automatic_reboot)),
@@ -181,8 +181,8 @@ fn write_vip(w: &mut Writer, vip: &Vip) {
         w.open("real_interface", &[]);
         for address in &interface.addresses {
             let mut attributes = vec![
-                ("addr", address.address.clone()),
-                ("where", address.placement.as_str().to_owned()),
+                ("addr", address.addr.clone()),
+                ("where", address.place.as_str().to_owned()),
                 ("check", on_off(address.check)),
             ];
             if let Some(prefix) = address.prefix {
@@ -198,17 +198,17 @@ fn write_vip(w: &mut Writer, vip: &Vip) {
 }
 
 fn write_rfs(w: &mut Writer, rfs: &Rfs) {
-    let acknowledge = match rfs.acknowledge {
-        Acknowledge::OnReceipt => "second",
-        Acknowledge::OnDisk => "none",
+    let asynchronous = match rfs.asynchronous {
+        Async::Second => "second",
+        Async::None => "none",
     };
     let sync = match rfs.sync {
         Sync::Fsync => "fsync",
         Sync::Write => "write",
     };
     let mut attributes =
-        vec![("async", acknowledge.to_owned()), ("sync", sync.to_owned()), ("sendtimeout", seconds(rfs.send_timeout))];
-    if let Some(limit) = rfs.resync_bandwidth_kbs {
+        vec![("async", asynchronous.to_owned()), ("sync", sync.to_owned()), ("sendtimeout", seconds(rfs.send_timeout))];
+    if let Some(limit) = rfs.rei_allowed_bandwidth_kbs {
         attributes.push(("reiallowedbw", limit.to_string()));
     }
     w.open("rfs", &attributes);
@@ -224,10 +224,10 @@ fn write_rfs(w: &mut Writer, rfs: &Rfs) {
         for path in &directory.to_check {
             w.empty("tocheck", &[("path", path.clone())]);
         }
-        for exclusion in &directory.exclude {
+        for exclusion in &directory.not_replicated {
             let attribute = match exclusion {
-                Exclusion::Path(path) => ("path", path.clone()),
-                Exclusion::Regex(regex) => ("regexpath", regex.clone()),
+                NotReplicated::Path(path) => ("path", path.clone()),
+                NotReplicated::Regex(regex) => ("regexpath", regex.clone()),
             };
             w.empty("notreplicated", &[attribute]);
         }
@@ -244,19 +244,18 @@ fn write_user(w: &mut Writer, user: &User) {
             ("nicestoptimeout", seconds(user.nice_stop_timeout)),
             ("forcestoptimeout", seconds(user.force_stop_timeout)),
             ("logging", logging.to_owned()),
-            ("userlogsize", user.log_size_kb.to_string()),
+            ("userlogsize", user.userlog_size_kb.to_string()),
         ],
     );
-    for (name, value) in &user.variables {
-        w.empty("var", &[("name", name.clone()), ("value", value.clone())]);
+    for var in &user.vars {
+        w.empty("var", &[("name", var.name.clone()), ("value", var.value.clone())]);
     }
     w.close();
 }
 
 fn write_errd(w: &mut Writer, errd: &Errd) {
-    let count = |n: Option<u32>| n.map_or_else(|| "-1".to_owned(), |n| n.to_string());
-    w.open("errd", &[("polltimer", seconds(errd.poll))]);
-    for process in &errd.processes {
+    w.open("errd", &[("polltimer", seconds(errd.poll_timer))]);
+    for process in &errd.procs {
         let mut attributes = vec![("name", process.name.clone())];
         if let Some(regex) = &process.name_regex {
             attributes.push(("nameregex", regex.clone()));
@@ -265,8 +264,8 @@ fn write_errd(w: &mut Writer, errd: &Errd) {
             attributes.push(("argregex", regex.clone()));
         }
         attributes.extend([
-            ("atleast", count(process.at_least)),
-            ("atmax", count(process.at_most)),
+            ("atleast", process.at_least.to_string()),
+            ("atmax", process.at_max.to_string()),
             ("action", process.action.as_str().to_owned()),
             ("class", process.class.clone()),
             ("start_after", process.start_after.to_string()),

@@ -188,7 +188,7 @@ pub(crate) fn only<'a>(node: &'a Node, name: &str, found: &mut Diagnostics) -> O
     first
 }
 
-fn placeholder(value: &str) -> bool {
+pub(crate) fn placeholder(value: &str) -> bool {
     PLACEHOLDERS.contains(&value)
         || value.ends_with("TO_BE_DEFINED")
         || value.ends_with("TO_BE_CONFIGURED")

@@ -24,9 +24,8 @@ pub use diagnostic::{Diagnostic, Diagnostics, Severity, Span};
 pub use load::{check_file, load_cluster, load_module};
 pub use macros::Environment;
 pub use model::{
-    Acknowledge, Boot, DefaultPrimary, Errd, Exclusion, Flow, Heart, Heartbeat, Interface, Module, Network, Placement,
-    Process, ProcessAction, Replicated, Rfs, Service, Sync, User, Vip, VirtualAddress, default_heart_port,
-    replication_port,
+    Async, Boot, DefaultPrim, Errd, Flow, Heart, Heartbeat, Interface, Module, Network, NotReplicated, Place, Proc,
+    ProcAction, Replicated, Rfs, Service, Sync, User, Var, Vip, VirtualAddress, heart_port, rfs_port,
 };
 pub use module::parse_module;
 pub use tree::MAX_FILE;

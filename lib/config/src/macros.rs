@@ -1,6 +1,7 @@
 //! What does `%X%` stand for in an attribute?
 
 use crate::diagnostic::{Diagnostics, Span, quoted};
+use crate::fields::placeholder;
 use crate::tree::Node;
 use std::collections::BTreeMap;
 
@@ -11,7 +12,8 @@ const LONGEST: usize = 16 * 1024;
 pub type Environment<'a> = dyn Fn(&str) -> Option<String> + 'a;
 
 pub(crate) struct Macros<'a> {
-    defined: BTreeMap<String, String>,
+    /// `None`: something is wrong with it and reported; its uses are not judged.
+    defined: BTreeMap<String, Option<String>>,
     environment: &'a Environment<'a>,
 }
 
@@ -59,7 +61,18 @@ impl<'a> Macros<'a> {
         if !is_name(&name.value) {
             let message = format!("{} is not the name of a macro", quoted(&name.value));
             found.error(name.span, message, "use letters, digits and '_', not beginning with a digit");
-        } else if self.defined.insert(name.value.clone(), value.value.clone()).is_some() {
+            return;
+        }
+        let content = if value.broken {
+            None
+        } else if placeholder(value.value.trim()) {
+            let message = format!("macro '{}' still holds the placeholder {}", name.value, quoted(&value.value));
+            found.error(value.span, message, "replace it by the value meant");
+            None
+        } else {
+            Some(value.value.clone())
+        };
+        if self.defined.insert(name.value.clone(), content).is_some() {
             let message = format!("macro {} is defined twice", quoted(&name.value));
             found.error(name.span, message, "keep one definition");
         }
@@ -73,11 +86,14 @@ impl<'a> Macros<'a> {
             out.push_str(before);
             match after.split_once('%') {
                 Some((name, tail)) if is_name(name) => {
-                    let value = self.defined.get(name).cloned().or_else(|| (self.environment)(name));
+                    let value = match self.defined.get(name) {
+                        Some(value) => value.clone(),
+                        None => (self.environment)(name),
+                    };
                     broken |= value.is_none();
                     if let Some(value) = value {
                         out.push_str(&value);
-                    } else {
+                    } else if !self.defined.contains_key(name) {
                         let message = format!("macro {} is not defined", quoted(name));
                         let help = format!(
                             "add <macro name=\"{name}\" value=\"…\"/> before this place, or set the environment variable {name}"

@@ -1,16 +1,17 @@
 //! What does a mirror's configuration say, as types?
 
 use crate::diagnostic::{At, Source};
+use serde::{Serialize, Serializer};
 use std::time::Duration;
 
-/// The port of the heartbeats of module number `id` (from 1), unless the file says another. `None`: no such port.
-pub fn default_heart_port(id: u16) -> Option<u16> {
-    8888_u16.checked_add(id.checked_sub(1)?)
+/// The UDP port of the heartbeats of module number `id` (from 1), unless the file says another.
+pub fn heart_port(id: u16) -> u16 {
+    8888_u16.saturating_add(id.saturating_sub(1))
 }
 
-/// The port of the replication of module number `id` (from 1). `None`: no such port.
-pub fn replication_port(id: u16) -> Option<u16> {
-    5600_u16.checked_add(id.checked_sub(1)?.checked_mul(4)?)
+/// The TCP port of the replication of module number `id` (from 1).
+pub fn rfs_port(id: u16) -> u16 {
+    5600_u16.saturating_add(id.saturating_sub(1).saturating_mul(4))
 }
 
 /// A mirror module: `userconfig.xml` with macros expanded and defaults filled in.
@@ -35,14 +36,14 @@ pub struct Service {
     pub boot_delay: Duration,
     /// Whether the secondary takes over by itself.
     pub failover: bool,
-    pub default_primary: DefaultPrimary,
+    pub default_prim: DefaultPrim,
     /// Automatic restarts allowed within `loop_interval`.
     pub max_loop: u32,
     /// Zero: not counted.
     pub loop_interval: Duration,
     /// `stopstart` reboots the host.
     pub automatic_reboot: bool,
-    pub(crate) default_primary_at: At,
+    pub(crate) default_prim_at: At,
 }
 
 /// Whether the module starts with the host.
@@ -58,11 +59,11 @@ pub enum Boot {
 
 /// Who is primary when a module starts while its peer serves alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum DefaultPrimary {
+pub enum DefaultPrim {
     /// The one that serves.
     Alone,
     /// The one that was primary before its last stop.
-    LastPrimary,
+    LastPrim,
     /// The named node.
     Node(String),
 }
@@ -122,9 +123,10 @@ pub struct Interface {
 /// `<virtual_addr>`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VirtualAddress {
-    /// IPv4, IPv6 without brackets, or a host name.
-    pub address: String,
-    pub placement: Placement,
+    /// IPv4, or IPv6 without brackets.
+    pub addr: String,
+    /// `where`.
+    pub place: Place,
     /// Watch that the address stays configured.
     pub check: bool,
     /// Prefix length made of `netmask`; `None`: that of the interface.
@@ -133,15 +135,16 @@ pub struct VirtualAddress {
 }
 
 /// `where` of a virtual address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Placement {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Place {
     /// One more address of the interface, on the primary.
     OneSideAlias,
     /// The first address of the interface, on the primary: the source of outgoing connections.
     OneSide,
 }
 
-impl Placement {
+impl Place {
     /// The word of the file.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -154,28 +157,30 @@ impl Placement {
 /// `<rfs>`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rfs {
-    pub acknowledge: Acknowledge,
+    pub asynchronous: Async,
     pub sync: Sync,
     /// Silence of the replication stream after which the peer counts as lost.
     pub send_timeout: Duration,
     /// Limit of resynchronisation, KB/s.
-    pub resync_bandwidth_kbs: Option<u64>,
+    pub rei_allowed_bandwidth_kbs: Option<u64>,
     /// Replication network given by `<flow>`. See [`Module::replication_network`].
     pub flow: Option<Flow>,
     pub replicated: Vec<Replicated>,
 }
 
 /// When the secondary acknowledges (`async`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Acknowledge {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Async {
     /// `second`: on receipt.
-    OnReceipt,
+    Second,
     /// `none`: when it is on its own disk.
-    OnDisk,
+    None,
 }
 
 /// What waits for the secondary (`sync`, our own attribute).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Sync {
     /// fsync, O_SYNC and O_DSYNC: what the application itself asks to be durable.
     Fsync,
@@ -199,12 +204,12 @@ pub struct Replicated {
     pub read_only: bool,
     /// Relative paths that must exist before replication starts.
     pub to_check: Vec<String>,
-    pub exclude: Vec<Exclusion>,
+    pub not_replicated: Vec<NotReplicated>,
 }
 
 /// `<notreplicated>`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Exclusion {
+pub enum NotReplicated {
     /// A file or subtree, relative.
     Path(String),
     /// Names that match; with `!` in front, names that do not.
@@ -219,30 +224,37 @@ pub struct User {
     /// Keep what scripts print.
     pub logging: bool,
     /// Size from which a log is emptied at the start of the module, KB.
-    pub log_size_kb: u64,
+    pub userlog_size_kb: u64,
     /// Variables of the scripts' environment.
-    pub variables: Vec<(String, String)>,
+    pub vars: Vec<Var>,
+}
+
+/// `<var>`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Var {
+    pub name: String,
+    pub value: String,
 }
 
 /// `<errd>`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Errd {
-    pub poll: Duration,
-    pub processes: Vec<Process>,
+    pub poll_timer: Duration,
+    pub procs: Vec<Proc>,
 }
 
 /// `<proc>`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Process {
+pub struct Proc {
     /// The resource is `proc.NAME`; without `name_regex` also the command's name.
     pub name: String,
     pub name_regex: Option<String>,
     pub arg_regex: Option<String>,
-    /// `None`: any number is enough.
-    pub at_least: Option<u32>,
-    /// `None`: any number is allowed.
-    pub at_most: Option<u32>,
-    pub action: ProcessAction,
+    /// -1: any number is enough.
+    pub at_least: i64,
+    /// -1: any number is allowed.
+    pub at_max: i64,
+    pub action: ProcAction,
     pub class: String,
     /// The first check comes `start_after - 1` periods late.
     pub start_after: u32,
@@ -250,7 +262,7 @@ pub struct Process {
 
 /// What happens when the number of processes is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ProcessAction {
+pub enum ProcAction {
     Restart,
     StopStart,
     Stop,
@@ -259,7 +271,7 @@ pub enum ProcessAction {
     Handler(String),
 }
 
-impl ProcessAction {
+impl ProcAction {
     /// The word of the file.
     pub fn as_str(&self) -> &str {
         match self {
@@ -272,10 +284,16 @@ impl ProcessAction {
     }
 }
 
+impl Serialize for ProcAction {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
 impl Module {
     /// The port of all heartbeats, for module number `id` (from 1).
-    pub fn heart_port(&self, id: u16) -> Option<u16> {
-        self.heart.port.or_else(|| default_heart_port(id))
+    pub fn heart_port(&self, id: u16) -> u16 {
+        self.heart.port.unwrap_or_else(|| heart_port(id))
     }
 
     /// The longest heartbeat timeout.

@@ -14,7 +14,7 @@ pub(crate) struct Mended {
     pub values: Vec<Span>,
 }
 
-fn typographic(c: char) -> bool {
+pub(crate) fn typographic(c: char) -> bool {
     matches!(
         c,
         '\u{201c}'

@@ -3,7 +3,7 @@
 use crate::diagnostic::{At, Diagnostics, Span, quoted};
 use crate::duration::Unit;
 use crate::fields::{Fields, no_children, unknown_child};
-use crate::model::{Acknowledge, Exclusion, Flow, Network, Replicated, Rfs, Sync};
+use crate::model::{Async, Flow, Network, NotReplicated, Replicated, Rfs, Sync};
 use crate::service::servers;
 use crate::tree::Node;
 use std::time::Duration;
@@ -36,7 +36,7 @@ const WITHOUT_EFFECT: [(&str, &str); 18] = [
 
 pub(crate) fn read(element: &Node, found: &mut Diagnostics) -> Rfs {
     let mut f = Fields::new(element);
-    let acknowledge = f.choice("async", &[("second", Acknowledge::OnReceipt), ("none", Acknowledge::OnDisk)], found);
+    let asynchronous = f.choice("async", &[("second", Async::Second), ("none", Async::None)], found);
     let sync = f.choice("sync", &[("fsync", Sync::Fsync), ("write", Sync::Write)], found);
     // Access control lists are always replicated: both values are kept.
     f.on_off("acl", found);
@@ -59,10 +59,10 @@ pub(crate) fn read(element: &Node, found: &mut Diagnostics) -> Rfs {
     f.finish(found);
 
     let mut rfs = Rfs {
-        acknowledge: acknowledge.unwrap_or(Acknowledge::OnReceipt),
+        asynchronous: asynchronous.unwrap_or(Async::Second),
         sync: sync.unwrap_or(Sync::Fsync),
         send_timeout: send_timeout.unwrap_or(Duration::from_secs(30)),
-        resync_bandwidth_kbs: bandwidth.and_then(|n| u64::try_from(n).ok()),
+        rei_allowed_bandwidth_kbs: bandwidth.and_then(|n| u64::try_from(n).ok()),
         flow: None,
         replicated: Vec::new(),
     };
@@ -134,7 +134,7 @@ fn replicated(element: &Node, found: &mut Diagnostics) -> Option<(Replicated, Sp
         }
     }
     for path in &to_check {
-        let excluded = exclude.iter().any(|e| matches!(e, Exclusion::Path(p) if within(path, p)));
+        let excluded = exclude.iter().any(|e| matches!(e, NotReplicated::Path(p) if within(path, p)));
         if excluded {
             let message = format!("{} must exist before replication starts, yet it is not replicated", quoted(path));
             found.error(element.span, message, "remove its <tocheck>, or its <notreplicated>");
@@ -142,11 +142,11 @@ fn replicated(element: &Node, found: &mut Diagnostics) -> Option<(Replicated, Sp
     }
     let (text, span) = dir?;
     let dir = absolute(text, span, found)?;
-    let directory = Replicated { dir, read_only, to_check, exclude };
+    let directory = Replicated { dir, read_only, to_check, not_replicated: exclude };
     Some((directory, span))
 }
 
-fn exclusion(element: &Node, found: &mut Diagnostics) -> Option<Exclusion> {
+fn exclusion(element: &Node, found: &mut Diagnostics) -> Option<NotReplicated> {
     no_children(element, found);
     let mut f = Fields::new(element);
     let path = f.text("path", found);
@@ -165,16 +165,18 @@ fn exclusion(element: &Node, found: &mut Diagnostics) -> Option<Exclusion> {
         _ => {}
     }
     if let Some((path, span)) = path {
-        return relative(path, span, found).map(Exclusion::Path);
+        return relative(path, span, found).map(NotReplicated::Path);
     }
     let (text, span) = regex?;
     check_regex(text.strip_prefix('!').unwrap_or(text), span, found);
-    Some(Exclusion::Regex(text.to_owned()))
+    Some(NotReplicated::Regex(text.to_owned()))
 }
 
 /// Reports an expression that cannot be compiled.
 pub(crate) fn check_regex(text: &str, span: Span, found: &mut Diagnostics) {
-    if let Err(error) = regex::RegexBuilder::new(text).size_limit(1 << 20).build() {
+    // As those who use it: names are bytes.
+    let built = regex::bytes::RegexBuilder::new(text).unicode(false).size_limit(1 << 20).build();
+    if let Err(error) = built {
         let reason = error.to_string();
         let reason = reason.lines().last().unwrap_or_default().trim_start_matches("error: ");
         let message = format!("{} is not a regular expression: {reason}", quoted(text));

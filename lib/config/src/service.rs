@@ -5,7 +5,7 @@ use crate::diagnostic::{At, Diagnostics, quoted};
 use crate::duration::Unit;
 use crate::fields::{Fields, no_children, suggestion, unknown_child};
 use crate::macros::is_name;
-use crate::model::{Boot, DefaultPrimary, Errd, Heart, Heartbeat, Network, Process, ProcessAction, Service, User};
+use crate::model::{Boot, DefaultPrim, Errd, Heart, Heartbeat, Network, Proc, ProcAction, Service, User, Var};
 use crate::rfs::check_regex;
 use crate::tree::Node;
 use std::collections::BTreeSet;
@@ -23,20 +23,20 @@ const RESERVED: [&str; 7] = ["SAFE", "SAFEVAR", "SAFEBIN", "SAFEMODULE", "SAFEUS
 /// The attributes of a mirror's `<service>`, without `mode`, which is read before.
 pub(crate) fn service(mut f: Fields<'_>, found: &mut Diagnostics) -> Service {
     let boots = [("on", Boot::On), ("off", Boot::Off), ("auto", Boot::Auto), ("ignore", Boot::Ignore)];
-    let default_primary = match f.string("defaultprim", found).as_deref() {
-        None | Some("alone") => DefaultPrimary::Alone,
-        Some("lastprim") => DefaultPrimary::LastPrimary,
-        Some(node) => DefaultPrimary::Node(node.to_owned()),
+    let default_prim = match f.string("defaultprim", found).as_deref() {
+        None | Some("alone") => DefaultPrim::Alone,
+        Some("lastprim") => DefaultPrim::LastPrim,
+        Some(node) => DefaultPrim::Node(node.to_owned()),
     };
     let service = Service {
         boot: f.choice("boot", &boots, found).unwrap_or(Boot::Ignore),
         boot_delay: f.duration("boot_delay", Unit::Seconds, found).unwrap_or_default(),
         failover: f.on_off("failover", found).unwrap_or(true),
-        default_primary,
+        default_prim,
         max_loop: f.integer("maxloop", 0, 1_000_000, found).and_then(|n| u32::try_from(n).ok()).unwrap_or(3),
         loop_interval: f.duration("loop_interval", Unit::Hours, found).unwrap_or(Duration::from_hours(24)),
         automatic_reboot: f.on_off("automatic_reboot", found).unwrap_or(false),
-        default_primary_at: f.place("defaultprim"),
+        default_prim_at: f.place("defaultprim"),
     };
     f.finish(found);
     service
@@ -157,8 +157,11 @@ pub(crate) fn user(element: &Node, found: &mut Diagnostics) -> User {
         nice_stop_timeout: f.period("nicestoptimeout", Unit::Seconds, found).unwrap_or(five_minutes),
         force_stop_timeout: f.period("forcestoptimeout", Unit::Seconds, found).unwrap_or(five_minutes),
         logging: f.choice("logging", &[("userlog", true), ("none", false)], found).unwrap_or(true),
-        log_size_kb: f.integer("userlogsize", 1, 1 << 30, found).and_then(|n| u64::try_from(n).ok()).unwrap_or(2048),
-        variables: Vec::new(),
+        userlog_size_kb: f
+            .integer("userlogsize", 1, 1 << 30, found)
+            .and_then(|n| u64::try_from(n).ok())
+            .unwrap_or(2048),
+        vars: Vec::new(),
     };
     f.finish(found);
     for child in &element.children {
@@ -184,11 +187,11 @@ pub(crate) fn user(element: &Node, found: &mut Diagnostics) -> User {
         } else if RESERVED.contains(&name) {
             let message = format!("variable {name} is set by the module itself");
             found.error(span, message, "choose another name");
-        } else if user.variables.iter().any(|(n, _)| n == name) {
+        } else if user.vars.iter().any(|v| v.name == name) {
             let message = format!("variable {name} stands twice");
             found.error(span, message, "keep one of them");
         }
-        user.variables.push((name.to_owned(), value.value.clone()));
+        user.vars.push(Var { name: name.to_owned(), value: value.value.clone() });
     }
     user
 }
@@ -213,10 +216,10 @@ pub(crate) fn errd(element: &Node, found: &mut Diagnostics) -> Errd {
             processes.push(process);
         }
     }
-    Errd { poll, processes }
+    Errd { poll_timer: poll, procs: processes }
 }
 
-fn process(element: &Node, found: &mut Diagnostics) -> Option<Process> {
+fn process(element: &Node, found: &mut Diagnostics) -> Option<Proc> {
     no_children(element, found);
     let mut f = Fields::new(element);
     let name = f.mandatory("name", found);
@@ -237,21 +240,21 @@ fn process(element: &Node, found: &mut Diagnostics) -> Option<Process> {
     }
     let explicit = element.attributes.iter().any(|a| a.name == "atleast");
     let at_least = f.integer("atleast", -1, 1_000_000, found).unwrap_or(1);
-    let at_most = f.integer("atmax", -1, 1_000_000, found).unwrap_or(-1);
+    let at_max = f.integer("atmax", -1, 1_000_000, found).unwrap_or(-1);
     let action = f.text("action", found);
     let class = f.mandatory("class", found);
     let start_after = f.integer("start_after", 0, 1_000_000, found).unwrap_or(0);
     f.finish(found);
 
-    if at_most >= 0 && at_least > at_most {
-        let message = format!("at least {at_least} and at most {at_most} processes cannot both hold");
+    if at_max >= 0 && at_least > at_max {
+        let message = format!("at least {at_least} and at most {at_max} processes cannot both hold");
         let help = if explicit {
             "raise atmax, or lower atleast"
         } else {
             "add atleast=\"-1\": without it at least 1 process is demanded"
         };
         found.error(element.span, message, help);
-    } else if at_least <= 0 && at_most < 0 {
+    } else if at_least <= 0 && at_max < 0 {
         let help = "give atleast from 1, or atmax from 0";
         found.warning(element.span, "this <proc> can never act: no number of processes is wrong", help);
     }
@@ -273,12 +276,12 @@ fn process(element: &Node, found: &mut Diagnostics) -> Option<Process> {
         let message = format!("{} is not the name of a command", quoted(name));
         found.error(span, message, "write the command's name without its directory");
     }
-    Some(Process {
+    Some(Proc {
         name: name.to_owned(),
         name_regex: name_regex.map(|r| r.0.to_owned()),
         arg_regex: arg_regex.map(|r| r.0.to_owned()),
-        at_least: u32::try_from(at_least).ok(),
-        at_most: u32::try_from(at_most).ok(),
+        at_least,
+        at_max,
         action,
         class: class?.to_owned(),
         start_after: u32::try_from(start_after).unwrap_or(0),
@@ -289,30 +292,31 @@ fn process_action(
     action: Option<(&str, crate::diagnostic::Span)>,
     class: Option<&str>,
     found: &mut Diagnostics,
-) -> ProcessAction {
+) -> ProcAction {
     let known = ["restart", "stopstart", "stop", "noaction"];
     let Some((word, span)) = action else {
-        return ProcessAction::StopStart;
+        return ProcAction::StopStart;
     };
     match word {
-        "restart" => return ProcessAction::Restart,
-        "stopstart" => return ProcessAction::StopStart,
-        "stop" => return ProcessAction::Stop,
-        "noaction" => return ProcessAction::NoAction,
+        "restart" => return ProcAction::Restart,
+        "stopstart" => return ProcAction::StopStart,
+        "stop" => return ProcAction::Stop,
+        "noaction" => return ProcAction::NoAction,
         _ => {}
     }
     if OTHER_ACTIONS.contains(&word) {
         let message = format!("{} is not an action of <proc>", quoted(word));
         let help = "write restart, stopstart, stop, noaction or the path of an executable";
         found.error(span, message, help);
-    } else if let Some(near) = suggestion(word, &known) {
-        let message = format!("action {} is taken for an executable of the module", quoted(word));
-        found.warning(span, message, format!("did you mean '{near}'?"));
+        return ProcAction::NoAction;
     }
+    let near = suggestion(word, &known).map(|near| format!("did you mean '{near}'?"));
     if let Some(class) = class.filter(|c| CLASSES.contains(c)) {
-        let message = format!("an executable as action cannot be used in class '{class}'");
-        let help = "give it a class of its own, which the scripts switch with errd enable and errd disable";
-        found.error(span, message, help);
+        let message = format!("{} is taken for an executable, which cannot be used in class '{class}'", quoted(word));
+        let own = "give it a class of its own, which the scripts switch with errd enable and errd disable";
+        found.error(span, message, near.unwrap_or_else(|| own.to_owned()));
+    } else if let Some(near) = near {
+        found.warning(span, format!("{} is taken for an executable of the module", quoted(word)), near);
     }
-    ProcessAction::Handler(word.to_owned())
+    ProcAction::Handler(word.to_owned())
 }

@@ -50,19 +50,34 @@ pub(crate) fn parse(text: &str, found: &mut Diagnostics) -> Option<Vec<Node>> {
         return None;
     }
     let mended = quotes::mend(text);
-    for span in &mended.values {
-        found.warning(
-            *span,
-            "typographic quotes around an attribute value",
-            format!(
-                "write \"{}\" with straight quotes",
-                text.get(span.start..span.end)
-                    .unwrap_or_default()
-                    .trim_matches(|c: char| !c.is_alphanumeric() && !"/.%-_:[]*".contains(c))
-            ),
-        );
-    }
+    typographic(text, &mended.values, found);
     Builder { text: &mended.text, found, stack: Vec::new(), roots: Vec::new() }.run()
+}
+
+/// One warning a line that has such quotes, with the line as it should be.
+fn typographic(text: &str, values: &[Span], found: &mut Diagnostics) {
+    let mut values = values.iter().peekable();
+    while let Some(first) = values.next() {
+        let line_start = text.get(..first.start).and_then(|t| t.rfind('\n')).map_or(0, |i| i + 1);
+        let line_end = text.get(first.end..).and_then(|t| t.find('\n')).map_or(text.len(), |i| first.end + i);
+        let mut corrected = String::new();
+        let mut at = line_start;
+        let mut next = Some(first);
+        while let Some(value) = next {
+            let inner = text.get(value.start..value.end).unwrap_or_default();
+            let inner = inner.strip_prefix(quotes::typographic).unwrap_or(inner);
+            let inner = inner.strip_suffix(|c| quotes::typographic(c) || c == '"').unwrap_or(inner);
+            corrected.push_str(text.get(at..value.start).unwrap_or_default());
+            corrected.push('"');
+            corrected.push_str(inner);
+            corrected.push('"');
+            at = value.end;
+            next = values.next_if(|v| v.end <= line_end);
+        }
+        corrected.push_str(text.get(at..line_end).unwrap_or_default());
+        let shown: String = corrected.trim().chars().take(300).collect();
+        found.warning(*first, "typographic quotes around attribute values", format!("write {shown}"));
+    }
 }
 
 fn forbidden(c: char) -> bool {
@@ -113,7 +128,11 @@ impl<'a> Builder<'a, '_> {
                     match self.stack.pop() {
                         Some(node) if node.name == name => self.add(node),
                         Some(node) => {
-                            let message = format!("</{name}> stands where </{}> is expected", node.name);
+                            let message = format!(
+                                "</{name}> stands where </{}> is expected (opened in line {})",
+                                node.name,
+                                self.found.line_of(node.span)
+                            );
                             let help = format!("close <{}> first, or write <{} …/>", node.name, node.name);
                             self.found.error(span, message, help);
                             return None;

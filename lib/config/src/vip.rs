@@ -4,7 +4,7 @@ use crate::cluster::host;
 use crate::diagnostic::{At, Diagnostics, quoted};
 use crate::duration::Unit;
 use crate::fields::{Fields, no_children, only, unknown_child};
-use crate::model::{Interface, Placement, Vip, VirtualAddress};
+use crate::model::{Interface, Place, Vip, VirtualAddress};
 use crate::tree::Node;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
@@ -103,10 +103,10 @@ fn virtual_address(element: &Node, seen: &mut BTreeSet<String>, found: &mut Diag
     no_children(element, found);
     let mut f = Fields::new(element);
     let given = f.mandatory("addr", found);
-    let placement = match f.text("where", found) {
-        None => Placement::OneSideAlias,
-        Some(("one_side_alias", _)) => Placement::OneSideAlias,
-        Some(("one_side", _)) => Placement::OneSide,
+    let place = match f.text("where", found) {
+        None => Place::OneSideAlias,
+        Some(("one_side_alias", _)) => Place::OneSideAlias,
+        Some(("one_side", _)) => Place::OneSide,
         Some((other, span)) => {
             let message = if other == "alias" {
                 "where=\"alias\" puts the address on all nodes, which is for farm modules".to_owned()
@@ -114,7 +114,7 @@ fn virtual_address(element: &Node, seen: &mut BTreeSet<String>, found: &mut Diag
                 format!("invalid value {} for the attribute where", quoted(other))
             };
             found.error(span, message, "write where=\"one_side_alias\" or where=\"one_side\"");
-            Placement::OneSideAlias
+            Place::OneSideAlias
         }
     };
     let check = f.on_off("check", found).unwrap_or(true);
@@ -136,9 +136,12 @@ fn virtual_address(element: &Node, seen: &mut BTreeSet<String>, found: &mut Diag
         found.error(span, message, help);
         return None;
     };
-    if let Ok(ip) = address.parse::<IpAddr>()
-        && (ip.is_unspecified() || ip.is_loopback() || ip.is_multicast())
-    {
+    let Ok(ip) = address.parse::<IpAddr>() else {
+        let message = format!("host name {} as virtual address is not supported yet", quoted(text));
+        found.error(span, message, "write its address: the module must not depend on a name server");
+        return None;
+    };
+    if ip.is_unspecified() || ip.is_loopback() || ip.is_multicast() {
         let message = format!("{} cannot be a virtual address", quoted(text));
         found.error(span, message, "choose a free unicast address of the clients' network");
     }
@@ -156,7 +159,7 @@ fn virtual_address(element: &Node, seen: &mut BTreeSet<String>, found: &mut Diag
             found.error(span, "netmask with an IPv6 address", "remove it: it is for IPv4 only");
         }
     }
-    Some(VirtualAddress { address, placement, check, prefix, at: At(span) })
+    Some(VirtualAddress { addr: address, place, check, prefix, at: At(span) })
 }
 
 fn prefix_of(mask: &str) -> Option<u8> {
