@@ -1,5 +1,6 @@
 //! `sk-errd`: says when the processes of an application are no longer there, or are too many.
 
+mod births;
 mod list;
 mod run;
 mod spec;

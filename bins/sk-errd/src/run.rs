@@ -1,6 +1,7 @@
 //! When is the process table read, and who is told what was found?
 
 use crate::Failure;
+use crate::births::{Births, News};
 use crate::spec::Spec;
 use crate::watch::Watch;
 use mio::unix::SourceFd;
@@ -17,6 +18,7 @@ use wire::lines::{EmitError, LineBuffer, LineError};
 use wire::{Emitter, Message};
 
 const STDIN: Token = Token(usize::MAX);
+const BIRTHS: Token = Token(usize::MAX - 1);
 /// Period of the scans while something may be about to appear.
 const FAST_MS: u64 = 200;
 /// Delay of a scan that is repeated because a process ended during the former one.
@@ -48,6 +50,7 @@ struct Watcher {
     off: bool,
     poll_ms: u64,
     next_scan: u64,
+    last_scan: u64,
     fast_until: u64,
     /// One descriptor for each process that any watch counts.
     ends: BTreeMap<i32, PidFd>,
@@ -67,6 +70,7 @@ pub(crate) fn run(path: &Path) -> Result<(), Failure> {
         off: false,
         poll_ms: spec.poll_ms,
         next_scan: 0,
+        last_scan: 0,
         fast_until: 0,
         ends: BTreeMap::new(),
         told: false,
@@ -85,6 +89,10 @@ impl Watcher {
         watch_stdin(&poll).map_err(|e| failed("stdin must be a pipe, socket or terminal", e))?;
         let mut events = Events::with_capacity(256);
         let mut orders = LineBuffer::new();
+        // Where it is not permitted, scans alone find what appears.
+        let births = Births::subscribe()
+            .ok()
+            .filter(|b| poll.registry().register(&mut SourceFd(&b.as_raw_fd()), BIRTHS, Interest::READABLE).is_ok());
         loop {
             let timeout = self.deadline().map(|t| Duration::from_millis(t.saturating_sub(monotonic_ms())));
             match poll.poll(&mut events, timeout) {
@@ -95,6 +103,11 @@ impl Watcher {
             for event in &events {
                 match event.token() {
                     STDIN => ordered = true,
+                    BIRTHS => {
+                        if let Some(births) = &births {
+                            self.appeared(&births.read());
+                        }
+                    }
                     Token(pid) => self.ended(&poll, i32::try_from(pid).unwrap_or_default()),
                 }
             }
@@ -122,6 +135,22 @@ impl Watcher {
         }
         if short {
             self.scan_soon();
+        }
+    }
+
+    /// Asks for a scan if what appeared can change a value.
+    fn appeared(&mut self, news: &News) {
+        let wanted = match news {
+            News::Overrun => self.watches.iter().any(Watch::is_curious),
+            News::Changed(pids) if self.watches.iter().any(Watch::is_curious) => pids
+                .iter()
+                .filter_map(|pid| sys::table::read(*pid))
+                .any(|p| self.watches.iter().any(|w| w.is_curious() && !w.pids.contains(&p.pid) && w.matcher.fits(&p))),
+            News::Changed(_) => false,
+        };
+        if wanted {
+            // Not faster than this, however many of its kind start and end.
+            self.next_scan = self.next_scan.min(self.last_scan + AGAIN_MS);
         }
     }
 
@@ -154,6 +183,7 @@ impl Watcher {
             }
         }
         let now = monotonic_ms();
+        self.last_scan = now;
         for watch in &mut self.watches {
             if let Some(change) = watch.evaluate(now) {
                 self.emitter.emit("proc", &change)?;

@@ -71,6 +71,11 @@ impl Watch {
         self.pids.remove(&pid) && self.is_enabled() && self.too_few()
     }
 
+    /// Whether one more process would make a difference to what was reported.
+    pub fn is_curious(&self) -> bool {
+        self.is_enabled() && (self.value != Some(true) || self.spec.atmax >= 0)
+    }
+
     /// What changed, now that `pids` is up to date.
     pub fn evaluate(&mut self, now: u64) -> Option<Change> {
         let effective_at = self.effective_at?;

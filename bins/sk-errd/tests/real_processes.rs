@@ -192,6 +192,31 @@ fn enough_of_many_is_enough_and_too_many_are_too_many() {
 }
 
 #[test]
+fn an_appearance_is_noticed_at_once_where_the_kernel_tells() {
+    // The kernel's own first thread is visible in the first process namespace only, and lives in the first network namespace.
+    let network = |process| std::fs::read_link(format!("/proc/{process}/ns/net")).ok();
+    let first = std::fs::read_to_string("/proc/2/comm").is_ok_and(|name| name == "kthreadd\n");
+    if !first || network("self") != network("2") {
+        eprintln!("skipped: the kernel tells about processes in the first network namespace only");
+        return;
+    }
+    let program = Program::new();
+    let mut processes = one(&program);
+    processes[0]["atleast"] = (-1).into();
+    processes[0]["atmax"] = 0.into();
+    // What must not run does not run: there are no fast scans, and the next slow one is far away.
+    let mut errd = Errd::start(&program.spec(&processes, 600_000));
+    errd.class("enable");
+    errd.value("up");
+    let begun = Instant::now();
+    let mut process = program.start("600");
+    let (at, down) = errd.value("down");
+    println!("detection of an appearance: {:?}", at - begun);
+    assert!(down["reason"].as_str().unwrap().contains("at most 0"), "{down}");
+    process.kill();
+}
+
+#[test]
 fn expressions_select_and_classes_switch() {
     let program = Program::new();
     let processes = json!([
