@@ -1,0 +1,83 @@
+//! How is the terminal driven: drawn at most five times a second, given back whatever happens?
+
+use crate::app::{App, Effect, Update};
+use crate::cli::Failure;
+use crate::draw::{Theme, draw};
+use crate::feed;
+use nix::sys::signal::Signal;
+use ratatui::crossterm::event::{Event, KeyEventKind, poll, read};
+use std::sync::mpsc::channel;
+use std::time::{Duration, Instant};
+use sys::roots::Roots;
+
+/// Shortest time between two frames.
+const FRAME: Duration = Duration::from_millis(200);
+
+pub fn run(roots: &Roots, theme: Theme) -> Result<(), Failure> {
+    // Before any thread: they inherit the mask.
+    let signals = sys::signals::take(&[Signal::SIGTERM, Signal::SIGHUP, Signal::SIGINT])
+        .map_err(|e| Failure::sys("cannot take signals", e))?;
+    let (sender, updates) = channel();
+    feed::follow(roots, sender.clone());
+    // Also installs a panic hook that gives the terminal back.
+    let mut terminal = ratatui::try_init().map_err(|e| Failure::sys("cannot use this terminal; try --once", e))?;
+    let mut live = || -> Result<(), Failure> {
+        let mut app = App::default();
+        let mut drawn: Option<Instant> = None;
+        let mut stale = true;
+        loop {
+            if signals.read_signal().map_err(|e| Failure::sys("cannot read signals", e.into()))?.is_some() {
+                return Ok(());
+            }
+            for update in updates.try_iter() {
+                app.update(update);
+                stale = true;
+            }
+            let wait = drawn.map_or(Duration::ZERO, |at| FRAME.saturating_sub(at.elapsed()));
+            if stale && wait.is_zero() {
+                terminal.draw(|frame| draw(frame, &app, theme)).map_err(|e| Failure::sys("cannot draw", e))?;
+                drawn = Some(Instant::now());
+                stale = false;
+                continue;
+            }
+            let failed = |e| Failure::sys("cannot read the keyboard", e);
+            if !poll(if stale { wait } else { FRAME }).map_err(failed)? {
+                continue;
+            }
+            stale = true;
+            if let Event::Key(key) = read().map_err(failed)?
+                && key.kind != KeyEventKind::Release
+            {
+                match app.key(key) {
+                    Effect::Nothing => {}
+                    Effect::Quit => return Ok(()),
+                    Effect::Command { module, verb } => feed::command(roots, module, verb, sender.clone()),
+                }
+            }
+        }
+    };
+    let result = live();
+    let restored = ratatui::try_restore().map_err(|e| Failure::sys("cannot restore the terminal", e));
+    result.and(restored)
+}
+
+/// One plain frame, or the raw states as JSON lines.
+pub fn once(roots: &Roots, json: bool) -> Result<Vec<String>, Failure> {
+    let mut app = App::default();
+    let mut lines = Vec::new();
+    for module in feed::modules(roots) {
+        match feed::once(roots, &module) {
+            Ok(value) if json => lines.push(value.to_string()),
+            Ok(value) => app.update(match crate::snapshot::Snapshot::read(value) {
+                Ok(mut snapshot) => {
+                    module.clone_into(&mut snapshot.module);
+                    Update::Module(Box::new(snapshot))
+                }
+                Err(reason) => Update::Trouble { module, reason },
+            }),
+            Err(reason) if json => lines.push(serde_json::json!({"module": module, "error": reason}).to_string()),
+            Err(reason) => app.update(Update::Trouble { module, reason }),
+        }
+    }
+    Ok(if json { lines } else { crate::text::frame(&app) })
+}
