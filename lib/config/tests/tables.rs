@@ -13,7 +13,7 @@ fn tests() -> PathBuf {
 }
 
 fn read(name: &str) -> String {
-    fs::read_to_string(tests().join(name)).unwrap()
+    fs::read_to_string(tests().join(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
 }
 
 fn environment(name: &str) -> Option<String> {
