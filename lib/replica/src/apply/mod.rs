@@ -15,7 +15,8 @@
 //!
 //! **Inconsistent.** Between `ResyncBegin` and the place where all names are equal (`Ask::NamesDone`), live operations may not apply
 //! (their parent is not here yet, something else is in the way). They are ignored: see the argument in [`crate::resync`]. After that
-//! place nothing may fail, and in a consistent tree neither: such a failure is a divergence ([`ApplyError::is_divergence`]).
+//! place nothing about names may fail, and in a consistent tree nothing at all: such a failure is a divergence
+//! ([`ApplyError::is_divergence`]).
 
 mod cache;
 mod live;

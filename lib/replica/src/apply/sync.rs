@@ -101,7 +101,7 @@ impl Applier {
             Err(e) if e.kind() == io::ErrorKind::NotFound => None,
             Err(e) => return Err(e.into()),
         };
-        if let Some(known) = entry.same_as.as_ref().filter(|_| entry.kind == Kind::File)
+        if let Some(known) = entry.same_as.as_ref().filter(|_| entry.kind != Kind::Directory)
             && let Some(found) = self.same_as(here, dir, path, entry, known, stat.as_ref())?
         {
             return Ok(found);
@@ -111,7 +111,7 @@ impl Applier {
             && self.fits(here, name, stat, entry)?
         {
             let local = (dir, stat.st_ino);
-            if entry.kind == Kind::File && stat.st_nlink > 1 {
+            if entry.kind != Kind::Directory && stat.st_nlink > 1 {
                 found.linked = true;
                 if self.bound.get(&local).is_some_and(|ino| *ino != entry.ino) {
                     return self.renew(here, dir, path, entry, Some(stat));
@@ -148,7 +148,7 @@ impl Applier {
             Err(fault) => return Err(fault),
         };
         let Ok(wanted) = tree::stat_at(&other, other_name) else { return Ok(None) };
-        if tree::kind_of(&wanted) != Some(Kind::File) {
+        if tree::kind_of(&wanted) != Some(entry.kind) {
             return Ok(None);
         }
         self.bound.insert((dir, wanted.st_ino), entry.ino);

@@ -34,6 +34,8 @@ struct Open {
     /// Size when both sides began to be zero beyond it, and the end of what was asked so far (in blocks).
     settled_size: Option<u64>,
     asked_end: u64,
+    /// Number of the first question about it.
+    first_ask: Option<u64>,
     sent: bool,
     meta: String,
     gone: bool,
@@ -137,7 +139,11 @@ impl<'a> Data<'a> {
         let mut result = Ok(false);
         self.this.with_all_names(0, &mut || {
             let state = self.this.lock();
-            if state.compare.is_empty() && state.waiting.is_empty() && state.directories.is_empty() {
+            if state.compare.is_empty()
+                && state.suspects.is_empty()
+                && state.waiting.is_empty()
+                && state.directories.is_empty()
+            {
                 drop(state);
                 result = self.link.finish().map(|()| true);
             }
@@ -182,8 +188,13 @@ impl<'a> Data<'a> {
         // Under the lock, so that each path leads to its file at the place of the question, here and there.
         this.with_all_names(0, &mut || {
             works.retain(|w| {
-                this.root(w.file.dir)
-                    .is_some_and(|root| tree::stat(root, &w.file.path).is_ok_and(|stat| stat.st_ino == w.file.ino))
+                let right = this
+                    .root(w.file.dir)
+                    .is_some_and(|root| tree::stat(root, &w.file.path).is_ok_and(|stat| stat.st_ino == w.file.ino));
+                if !right {
+                    this.suspect(w.file.dir, w.file.ino);
+                }
+                right
             });
             result = (|| {
                 let id = this.new_ask();
@@ -237,7 +248,10 @@ impl<'a> Data<'a> {
     /// The next file to compare; None: there is none, or it must wait for what is in work.
     fn candidate(&mut self, nothing_in_hand: bool) -> Result<Option<Candidate>, ResyncError> {
         loop {
-            if let Some(file) = self.ready.pop_front() {
+            if let Some(mut file) = self.ready.pop_front() {
+                if self.this.lock().disturbed.contains_key(&(file.dir, file.ino)) {
+                    file.blocks = Blocks::whole();
+                }
                 // Another name of a file in work is compared when that one is finished.
                 if self.open.contains_key(&(file.dir, file.ino)) {
                     if nothing_in_hand && self.asked.is_empty() && self.parts.is_empty() {
@@ -260,10 +274,28 @@ impl<'a> Data<'a> {
                 self.read(dir, &path)?;
             } else if let Some(((dir, ino), change)) = self.dirty.pop_front() {
                 self.changed(dir, ino, change)?;
-            } else if !self.lost.is_empty() {
-                self.search()?;
             } else {
-                return Ok(None);
+                let mut state = self.this.lock();
+                let suspects = std::mem::take(&mut state.suspects);
+                for key in suspects {
+                    if state.done.contains(&key) {
+                        continue;
+                    }
+                    // In work: known by another name.
+                    if !self.open.contains_key(&key) {
+                        self.lost.insert(key, Blocks::whole());
+                    } else if nothing_in_hand && self.asked.is_empty() && self.parts.is_empty() {
+                        self.open.remove(&key);
+                        self.lost.insert(key, Blocks::whole());
+                    } else {
+                        state.suspects.insert(key);
+                    }
+                }
+                drop(state);
+                if self.lost.is_empty() {
+                    return Ok(None);
+                }
+                self.search()?;
             }
         }
     }
@@ -447,12 +479,18 @@ impl<'a> Data<'a> {
         // Moved or removed: whoever did it is noted.
         if !tree::stat(root, path).is_ok_and(|stat| stat.st_ino == ino) {
             open.gone = true;
+            self.this.suspect(dir, ino);
             return Ok(0);
         }
         {
+            // What was equal in an earlier part may have been moved, too.
+            let first_ask = *open.first_ask.get_or_insert(id & 0xffff_ffff);
             let mut state = self.this.lock();
-            if state.disturbed.get(&(dir, ino)).is_some_and(|next| id & 0xffff_ffff < *next) {
+            if state.disturbed.get(&(dir, ino)).is_some_and(|next| first_ask < *next) {
                 state.compare.insert((dir, path.clone()));
+                if state.selective {
+                    state.suspects.insert((dir, ino));
+                }
                 open.gone = true;
                 return Ok(0);
             }

@@ -29,7 +29,8 @@
 //!
 //! **Incremental.** The same with the change map's directories and files instead of all. What the secondary had to create anew is
 //! compared whole. Hard links need all their names: as soon as a listed file has several, on either side, the names phase is
-//! widened to the whole tree (no content is read for that).
+//! widened to the whole tree (no content is read for that). Until all names are equal a live change may reach another file of the
+//! secondary than it should, or none: such files are compared by inode, wherever their names are in the end.
 //!
 //! **Crash windows.** If the stream or either node dies, the receiver stays inconsistent and a new resynchronisation starts; what was
 //! done stays done, since hashes match. The change map is not retired before the receiver acknowledged `ResyncEnd` as durable.
@@ -50,7 +51,7 @@ use ask::{Answer, Ask};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -90,6 +91,9 @@ pub struct Resync {
     state: Mutex<State>,
     wake: Condvar,
     cancelled: AtomicBool,
+    names_per_step: AtomicUsize,
+    /// Changes of content matter, too: names are not equal yet, and not all files will be compared.
+    note_content: AtomicBool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,6 +135,8 @@ struct State {
     compare: BTreeSet<(u16, RelPath)>,
     /// Files whose blocks were moved: answers to questions before this number do not count.
     disturbed: HashMap<(u16, u64), u64>,
+    /// Incremental: files that may differ and whose names may all have changed; looked for by inode in the end.
+    suspects: HashSet<(u16, u64)>,
     answers: HashMap<u64, Answer>,
     next_ask: u64,
     /// Listings not yet answered.
@@ -147,9 +153,10 @@ impl Resync {
             Mode::Incremental(set) if !set.everything() => Some(set),
             _ => None,
         };
+        let is_selective = dirty.is_some();
         let state = State {
             phase: Phase::Names,
-            selective: dirty.is_some(),
+            selective: is_selective,
             widened: false,
             listing: None,
             directories: VecDeque::new(),
@@ -157,6 +164,7 @@ impl Resync {
             links: HashMap::new(),
             compare: BTreeSet::new(),
             disturbed: HashMap::new(),
+            suspects: HashSet::new(),
             answers: HashMap::new(),
             next_ask: 0,
             waiting: BTreeMap::new(),
@@ -175,6 +183,8 @@ impl Resync {
             state: Mutex::new(state),
             wake: Condvar::new(),
             cancelled: AtomicBool::new(false),
+            names_per_step: AtomicUsize::new(names::CHUNK),
+            note_content: AtomicBool::new(is_selective),
         })
     }
 
@@ -203,10 +213,28 @@ impl Resync {
     /// To be called for each live operation after it was appended to the stream, still under the locks that order it.
     pub fn note_live(&self, op: &Op) {
         match op {
-            Op::Write { .. } | Op::SetAttr { .. } | Op::SetXattr { .. } | Op::RemoveXattr { .. } => return,
+            Op::Write { dir, ino, .. }
+            | Op::SetAttr { dir, ino, .. }
+            | Op::SetXattr { dir, ino, .. }
+            | Op::RemoveXattr { dir, ino, .. } => {
+                // Through a name that is not right there yet it may change another file, or none.
+                if self.note_content.load(Ordering::SeqCst) {
+                    self.lock().suspects.insert((*dir, *ino));
+                }
+                return;
+            }
             _ => {}
         }
         let mut state = self.lock();
+        if let Op::Unlink { dir, ino, .. }
+        | Op::Link { dir, ino, .. }
+        | Op::Rename { dir, ino, .. }
+        | Op::Fallocate { dir, ino, .. } = op
+            && state.selective
+            && state.phase == Phase::Names
+        {
+            state.suspects.insert((*dir, *ino));
+        }
         match op {
             Op::Create { dir, path, .. } | Op::Symlink { dir, path, .. } => {
                 state.touch(*dir, path);
@@ -230,6 +258,11 @@ impl Resync {
                 state.touch(*dir, path);
                 state.unlink(*dir, *ino, from);
                 if flags & libc::RENAME_EXCHANGE != 0 {
+                    if state.selective
+                        && let Some(Ok(stat)) = self.root(*dir).map(|root| tree::stat(root, from))
+                    {
+                        state.suspects.insert((*dir, stat.st_ino));
+                    }
                     state.moved(*dir, from);
                 } else if state.phase == Phase::Names {
                     state.fixes.entry((*dir, from.clone())).or_insert(false);
@@ -259,6 +292,11 @@ impl Resync {
         state.answers.insert(answer.id, answer);
         self.wake.notify_all();
         true
+    }
+
+    /// Entries listed under one hold of the namespace lock: fewer stall the application less, more are faster.
+    pub fn set_names_per_step(&self, names: usize) {
+        self.names_per_step.store(names.max(1), Ordering::SeqCst);
     }
 
     /// Makes [`Resync::run`] return soon.
@@ -308,6 +346,14 @@ impl Resync {
         self.front.with_names(from, &mut || self.with_all_names(from + 1, step));
     }
 
+    /// A file is not where it was expected, and may have other names that nobody notes.
+    fn suspect(&self, dir: u16, ino: u64) {
+        let mut state = self.lock();
+        if state.selective {
+            state.suspects.insert((dir, ino));
+        }
+    }
+
     fn new_ask(&self) -> u64 {
         let mut state = self.lock();
         state.next_ask += 1;
@@ -321,10 +367,16 @@ impl Resync {
             return Ok(());
         };
         let mut moved = Vec::new();
-        for ((dir, path), _) in dirty.moved() {
+        for ((dir, path), ino) in dirty.moved() {
             let Some(root) = self.root(*dir) else { continue };
+            if ino != 0 {
+                self.lock().suspects.insert((*dir, ino));
+            }
             match tree::stat(root, path) {
-                Ok(stat) => moved.push((*dir, path.clone(), tree::kind_of(&stat) == Some(Kind::Directory))),
+                Ok(stat) => {
+                    self.lock().suspects.insert((*dir, stat.st_ino));
+                    moved.push((*dir, path.clone(), tree::kind_of(&stat)));
+                }
                 Err(e) if is_elsewhere(&e) => {}
                 Err(source) => return Err(disk(*dir, path, source)),
             }
@@ -333,11 +385,20 @@ impl Resync {
         for (dir, path) in dirty.names() {
             state.directories.push_back(Directory { dir: *dir, path: path.clone(), deep: false });
         }
-        for (dir, path, directory) in moved {
-            if directory {
-                state.directories.push_back(Directory { dir, path: path.clone(), deep: true });
+        for (dir, path, kind) in moved {
+            match kind {
+                Some(Kind::Directory) => {
+                    state.directories.push_back(Directory { dir, path: path.clone(), deep: true });
+                    state.compare.insert((dir, path));
+                }
+                Some(Kind::File) => {
+                    state.compare.insert((dir, path));
+                }
+                // All there is to say about it is in a listing.
+                _ => {
+                    state.fixes.insert((dir, path), false);
+                }
             }
-            state.compare.insert((dir, path));
         }
         Ok(())
     }

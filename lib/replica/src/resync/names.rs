@@ -7,10 +7,11 @@ use crate::tree::{self, Meta, Place};
 use rustix::fs::Stat;
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// Entries listed under one lock.
-const CHUNK: usize = 256;
+/// Entries listed under one lock, unless told otherwise.
+pub(super) const CHUNK: usize = 256;
 /// Room asked for before a step: a listing with long names and targets, and attributes.
 const ROOM: usize = 1 << 20;
 /// Names listed again while every namespace lock is held.
@@ -20,7 +21,7 @@ const LAST_FIXES: usize = 1000;
 pub(super) struct Asked {
     dir: u16,
     path: RelPath,
-    entries: Vec<(RelPath, Kind)>,
+    entries: Vec<(RelPath, Kind, u64)>,
 }
 
 impl Resync {
@@ -78,6 +79,7 @@ impl Resync {
                     return Ok(false);
                 }
                 state.phase = Phase::Data;
+                self.note_content.store(false, Ordering::SeqCst);
                 state.progress.phase = "data".into();
                 state.next_ask += 1;
                 let id = u64::from(self.session) << 32 | (state.next_ask - 1);
@@ -98,17 +100,21 @@ impl Resync {
             let (Some(asked), Some(answer)) = (state.waiting.remove(&id), state.answers.remove(&id)) else { continue };
             widen |= answer.linked;
             for number in answer.fresh {
-                let Some((name, kind)) = asked.entries.get(number as usize) else { continue };
+                let Some((name, kind, ino)) = asked.entries.get(number as usize) else { continue };
                 let path = asked.path.join(name.as_bytes());
                 if *kind == Kind::Directory {
                     state.directories.push_back(Directory { dir: asked.dir, path: path.clone(), deep: true });
+                }
+                if *kind == Kind::File {
+                    state.suspects.insert((asked.dir, *ino));
                 }
                 if matches!(kind, Kind::File | Kind::Directory) {
                     state.compare.insert((asked.dir, path));
                 }
             }
             if answer.linked {
-                for (name, _) in asked.entries.iter().filter(|(_, kind)| *kind == Kind::File) {
+                for (name, _, ino) in asked.entries.iter().filter(|(_, kind, _)| *kind == Kind::File) {
+                    state.suspects.insert((asked.dir, *ino));
                     state.compare.insert((asked.dir, asked.path.join(name.as_bytes())));
                 }
             }
@@ -135,6 +141,7 @@ impl Resync {
         self.with_all_names(0, &mut || {
             result = (|| {
                 self.lock().phase = Phase::Names;
+                self.note_content.store(true, Ordering::SeqCst);
                 link.emit(&Op::Ask { id: self.new_ask() }, &question(&Ask::NamesAgain)?)?;
                 Ok(())
             })();
@@ -184,6 +191,7 @@ impl Resync {
     fn list_open(&self, link: &dyn Link, directory: &Directory, here: &OwnedFd, ino: u64) -> Result<(), ResyncError> {
         let (dir, path) = (directory.dir, &directory.path);
         let names = tree::names(here).map_err(|e| disk(dir, path, e))?;
+        let step = self.names_per_step.load(Ordering::SeqCst);
         let mut at = 0;
         let mut before: Option<Vec<u8>> = None;
         let mut below = Vec::new();
@@ -199,8 +207,8 @@ impl Resync {
                         Ok(stat) if stat.st_ino == ino => {}
                         _ => return Ok(true),
                     }
-                    let mut chunk: BTreeSet<Vec<u8>> = names.iter().skip(at).take(CHUNK).cloned().collect();
-                    let is_last = at + CHUNK >= names.len();
+                    let mut chunk: BTreeSet<Vec<u8>> = names.iter().skip(at).take(step).cloned().collect();
+                    let is_last = at + step >= names.len();
                     let last = if is_last { None } else { chunk.last().cloned() };
                     if let Some(listing) = &self.lock().listing {
                         let after = |n: &&Vec<u8>| before.as_ref().is_none_or(|b| *n >= b);
@@ -217,7 +225,7 @@ impl Resync {
                         self.emit_meta(link, dir, path)?;
                     }
                     before = last;
-                    at += CHUNK;
+                    at += step;
                     Ok(is_last)
                 })();
             });
@@ -272,13 +280,13 @@ impl Resync {
                 target: None,
                 same_as: None,
             };
+            if stat.st_nlink > 1 && kind != Kind::Directory {
+                several = true;
+                entry.same_as = self.other_name(dir, &full, &stat);
+            }
             match kind {
                 Kind::Directory => below.push(full),
                 Kind::File => {
-                    if stat.st_nlink > 1 {
-                        several = true;
-                        entry.same_as = self.other_name(dir, &full, &stat);
-                    }
                     let mut state = self.lock();
                     if !state.selective {
                         state.progress.files_total += 1;
@@ -309,7 +317,7 @@ impl Resync {
         let selective = self.lock().selective;
         let ask = selective.then(|| self.new_ask());
         if let Some(id) = ask {
-            let entries = entries.iter().map(|e| (e.name.clone(), e.kind)).collect();
+            let entries = entries.iter().map(|e| (e.name.clone(), e.kind, e.ino)).collect();
             self.lock().waiting.insert(id, Asked { dir, path: path.clone(), entries });
         }
         let payload = serde_json::to_vec(&entries).map_err(|e| disk(dir, path, e.into()))?;

@@ -337,11 +337,42 @@ impl Primary<'_> {
         Ok(())
     }
 
+    pub fn unset(&self, path: &str, name: &str) -> io::Result<()> {
+        let _names = self.locks.names.read().expect("lock");
+        let _files = self.locks.files.lock().expect("lock");
+        let ino = self.at(path).symlink_metadata()?.ino();
+        rustix::fs::lremovexattr(self.at(path), name)?;
+        (self.record)(&Op::RemoveXattr { dir: 0, path: rel(path), ino, name: rel(name) }, &[]);
+        Ok(())
+    }
+
+    pub fn fallocate(&self, path: &str, offset: u64, length: u64, mode: i32) -> io::Result<()> {
+        let _names = self.locks.names.read().expect("lock");
+        let _files = self.locks.files.lock().expect("lock");
+        if !self.at(path).symlink_metadata()?.is_file() {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let file = fs::OpenOptions::new().write(true).open(self.at(path))?;
+        let flags = rustix::fs::FallocateFlags::from_bits_truncate(mode as u32);
+        let result = rustix::fs::fallocate(&file, flags, offset, length);
+        let meta = file.metadata()?;
+        let (ino, mtime) = (meta.ino(), times(&meta));
+        if let Err(e) = result {
+            // ext4 sets the time before it refuses.
+            let (mode, uid, gid, size, atime) = (None, None, None, None, None);
+            let op = Op::SetAttr { dir: 0, path: rel(path), ino, mode, uid, gid, size, atime, mtime: Some(mtime) };
+            (self.record)(&op, &[]);
+            return Err(e.into());
+        }
+        (self.record)(&Op::Fallocate { dir: 0, path: rel(path), ino, offset, length, mode, mtime }, &[]);
+        Ok(())
+    }
+
     /// One random change among few names, so that they meet; refusals of the file system are part of it.
     pub fn random(&self, random: &mut Random) {
         let a = random_path(random);
         let b = random_path(random);
-        let _ = match random.below(22) {
+        let _ = match random.below(26) {
             0..=2 => self.create(&a, Kind::File),
             3 | 4 => self.create(&a, Kind::Directory),
             5 => self.create(&a, Kind::Symlink),
@@ -360,7 +391,14 @@ impl Primary<'_> {
             16 => self.link(&a, &b),
             17 | 18 => self.remove(&a),
             19 | 20 => self.rename(&a, &b, 0),
-            _ => self.rename(&a, &b, [1, 2][random.below(2) as usize]),
+            21 => self.rename(&a, &b, [1, 2][random.below(2) as usize]),
+            22 => self.unset(&a, "user.a"),
+            23 => {
+                // Keep size, punch a hole, collapse, insert: the latter two by whole blocks of the file system.
+                let mode = [0, 1, 3, 8, 32][random.below(5) as usize];
+                self.fallocate(&a, random.below(40) * 4096, (1 + random.below(40)) * 4096, mode)
+            }
+            _ => self.create(&format!("{a}/{}", random.below(12)), Kind::File),
         };
     }
 }
@@ -389,11 +427,13 @@ pub fn picture(tree: &Path) -> BTreeMap<String, String> {
         } else if kind.is_symlink() {
             format!("link {:?}", fs::read_link(&next).expect("target"))
         } else if kind.is_file() {
-            groups.entry(meta.ino()).or_default().push(name.clone());
             format!("file {} {}", meta.len(), blake3::hash(&fs::read(&next).expect("content")))
         } else {
             format!("other {} {}", kind.is_fifo(), meta.rdev())
         };
+        if !kind.is_dir() {
+            groups.entry(meta.ino()).or_default().push(name.clone());
+        }
         let mut xattrs = Vec::new();
         let mut list = vec![0u8; 4096];
         let len = rustix::fs::llistxattr(&next, &mut list[..]).expect("list");
