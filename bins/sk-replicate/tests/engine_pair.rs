@@ -318,3 +318,130 @@ fn a_clean_stop_of_both_is_remembered() {
     pair.b.until_replica("in sync", |r| r["peer"] == "in_sync");
     until_equal(&pair.b.dir, &pair.a.dir);
 }
+
+#[test]
+fn two_directories_share_a_stream_and_what_is_excluded_stays_local() {
+    if !possible() {
+        return;
+    }
+    let mut pair = Pair::new(json!({"two": true}));
+    let (a, b) = (pair.a.second(), pair.b.second());
+    std::fs::create_dir(a.join("skip")).unwrap();
+    std::fs::write(a.join("skip/before"), b"mine").unwrap();
+    std::fs::write(b.join("own.tmp"), b"of b").unwrap();
+    std::fs::write(b.join("foreign"), b"not known to a").unwrap();
+    std::fs::write(a.join("kept"), b"1").unwrap();
+    pair.a.done(json!({"kind":"primary","peer":"excluded","force":true}));
+    pair.b.done(json!({"kind":"secondary"}));
+    pair.a.until_replica("in sync", |r| r["peer"] == "in_sync");
+    std::fs::write(pair.a.dir.join("first"), b"1").unwrap();
+    std::fs::write(a.join("live.tmp"), b"mine").unwrap();
+    std::fs::write(a.join("skip/live"), b"mine").unwrap();
+    let mut file = std::fs::File::create(a.join("live")).unwrap();
+    file.write_all(b"both").unwrap();
+    file.sync_all().unwrap();
+    assert_eq!(std::fs::read(b.join("live")).unwrap(), b"both");
+    assert_eq!(std::fs::read(pair.b.dir.join("first")).unwrap(), b"1");
+    assert_eq!(std::fs::read(b.join("kept")).unwrap(), b"1");
+    assert_eq!(std::fs::read(b.join("own.tmp")).unwrap(), b"of b");
+    assert!(!b.join("live.tmp").exists() && !b.join("skip").exists() && !b.join("foreign").exists());
+    assert_eq!(std::fs::read(a.join("skip/live")).unwrap(), b"mine");
+    // Both directories survive a restart of the engine.
+    pair.a.kill_and_restart();
+    pair.a.done(json!({"kind":"primary","peer":"paired"}));
+    file.write_all(b" again").unwrap();
+    file.sync_all().unwrap();
+    assert_eq!(std::fs::read(b.join("live")).unwrap(), b"both again");
+}
+
+#[test]
+fn what_a_split_brain_overwrites_is_salvaged() {
+    if !possible() {
+        return;
+    }
+    let mut pair = Pair::synced(json!({}));
+    std::fs::write(pair.a.dir.join("both"), b"common").unwrap();
+    pair.wire.cut();
+    pair.a.until_replica("freeze", |r| r["frozen"] == true);
+    pair.b.until("the loss", |e| e["kind"] == "stream_lost");
+    pair.a.done(json!({"kind":"exclude_peer"}));
+    pair.b.done(json!({"kind":"promote","peer":"excluded"}));
+    std::fs::write(pair.a.dir.join("both"), b"of a").unwrap();
+    std::fs::write(pair.b.dir.join("both"), b"of b, never seen by a").unwrap();
+    std::fs::write(pair.b.dir.join("only b"), b"precious").unwrap();
+    pair.b.done(json!({"kind":"retire"}));
+    pair.wire.heal();
+    pair.b.forget();
+    pair.b.done(json!({"kind":"secondary"}));
+    let begin = pair.b.until("copy", |e| e["kind"] == "resync_begin");
+    assert_eq!(begin["mode"], "compare");
+    pair.b.until_replica("in sync", |r| r["peer"] == "in_sync");
+    until_equal(&pair.a.dir, &pair.b.dir);
+    assert!(pair.b.has("salvaged"));
+    let kept = pair::tree(&pair.b.dir.parent().unwrap().join("salvage"));
+    for name in ["both", "only b"] {
+        assert!(kept.keys().any(|p| p.ends_with(name)), "{name} was not put aside: {kept:?}");
+    }
+}
+
+/// Figures for people: `cargo test --profile lab -p sk-replicate -- --ignored --nocapture figures`.
+#[test]
+#[ignore = "figures, not a check"]
+fn figures() {
+    if !possible() {
+        return;
+    }
+    let time = |what: &str, dir: &std::path::Path| {
+        let mut file = std::fs::File::create(dir.join("bench")).unwrap();
+        let block = vec![1; 4096];
+        let measure = |count: u32, step: &mut dyn FnMut()| {
+            let mut each: Vec<_> = (0..count)
+                .map(|_| {
+                    let start = Instant::now();
+                    step();
+                    start.elapsed()
+                })
+                .collect();
+            each.sort();
+            each[each.len() / 2]
+        };
+        let write = measure(4000, &mut || file.write_all(&block).unwrap());
+        let barrier = measure(400, &mut || {
+            file.write_all(&block).unwrap();
+            file.sync_data().unwrap();
+        });
+        let mut n = 0;
+        let create = measure(1000, &mut || {
+            n += 1;
+            std::fs::File::create(dir.join(format!("c{n}"))).unwrap();
+        });
+        let start = Instant::now();
+        let big = vec![2; 1 << 20];
+        for _ in 0..200 {
+            file.write_all(&big).unwrap();
+        }
+        file.sync_data().unwrap();
+        println!(
+            "{what:<22} write4k {write:?} write4k+fdatasync {barrier:?} create {create:?} 1M writes {:.0} MB/s",
+            210.0 / start.elapsed().as_secs_f64()
+        );
+    };
+    let plain = tempfile::tempdir().unwrap();
+    time("native", plain.path());
+    for (name, extra) in [
+        ("alone", None),
+        ("async=second", Some(json!({}))),
+        ("async=none", Some(json!({"async":"none"}))),
+        ("sync=write", Some(json!({"sync":"write"}))),
+    ] {
+        let pair = match extra {
+            Some(extra) => Pair::synced(extra),
+            None => {
+                let mut pair = Pair::new(json!({}));
+                pair.a.done(json!({"kind":"primary","peer":"excluded","force":true}));
+                pair
+            }
+        };
+        time(name, &pair.a.dir);
+    }
+}

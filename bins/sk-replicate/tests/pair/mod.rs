@@ -75,6 +75,13 @@ impl Pair {
             for (k, v) in extra.as_object().unwrap() {
                 spec[k] = v.clone();
             }
+            if extra.get("two").is_some() {
+                let second = base.join(name).join("second dir");
+                std::fs::create_dir_all(&second).unwrap();
+                let rules = json!([{"path": "skip"}, {"regex": "\\.tmp$"}]);
+                spec["directories"] =
+                    json!([{"path": dir, "read_only": true}, {"path": second, "read_only": true, "exclude": rules}]);
+            }
             let path = base.join(format!("{name}.json"));
             std::fs::write(&path, spec.to_string()).unwrap();
             (path, dir)
@@ -117,6 +124,11 @@ impl Node {
         let log = Arc::new(Log::default());
         let (child, stdin) = spawn(&store, &spec, &log);
         Self { name: name.into(), dir, spec, child, stdin: Some(stdin), log, store, next: 0 }
+    }
+
+    /// The second directory, with `two`.
+    pub fn second(&self) -> PathBuf {
+        self.dir.parent().unwrap().join("second dir")
     }
 
     /// kill -9, and a successor with the kept descriptors.
@@ -235,8 +247,10 @@ impl Drop for Node {
         let _ = self.child.kill();
         let _ = self.child.wait();
         self.store.clear();
-        for _ in 0..3 {
-            let _ = nix::mount::umount2(&self.dir, nix::mount::MntFlags::MNT_DETACH);
+        for dir in [self.dir.clone(), self.second()] {
+            for _ in 0..3 {
+                let _ = nix::mount::umount2(&dir, nix::mount::MntFlags::MNT_DETACH);
+            }
         }
     }
 }
