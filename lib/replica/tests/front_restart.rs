@@ -194,6 +194,7 @@ impl Drop for Served {
 }
 
 /// One round of an application; every error is a failure.
+#[allow(clippy::many_single_char_names)] // the names of the files
 fn round(dir: &Path, r: &mut Random, n: u64) -> io::Result<()> {
     let d = dir.join(format!("d{n}"));
     fs::create_dir(&d)?;

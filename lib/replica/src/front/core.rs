@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use super::handles::{Handle, Handles};
 use super::nodes::{Gap, Nodes, Place};
 use super::spec::{Excludes, FrontSpec, Keeper};
-use crate::fuse::abi::{Attr, Body, Call, ROOT_ID};
+use crate::fuse::abi::{self, Attr, Body, Call, Header, ROOT_ID};
 use crate::fuse::session::{Handler, Outcome, Request, Session};
 use crate::fuse::slots::Progress;
 use crate::op::{Op, RelPath, Time};
@@ -298,7 +298,7 @@ impl Handler for Core {
         let done = match call {
             Call::Lookup { name } => self.lookup(node, name),
             Call::Forget { nlookup } => self.forget(&[(node, nlookup)]),
-            Call::BatchForget { items } => self.forget(&crate::fuse::abi::forgets(items).collect::<Vec<_>>()),
+            Call::BatchForget { items } => self.forget(&abi::forgets(items).collect::<Vec<_>>()),
             Call::GetAttr { fh } => self.get_attr(node, fh),
             Call::SetAttr(wish) => self.set_attr(request, &wish),
             Call::ReadLink => self.read_link(node, scratch),
@@ -334,6 +334,12 @@ impl Handler for Core {
             Call::Flush | Call::Init { .. } | Call::Other(_) => Err(Errno::NOSYS),
         };
         done.unwrap_or_else(|errno| Outcome::Error(errno.raw_os_error()))
+    }
+
+    fn refused(&self, header: &Header, body: &[u8]) {
+        for node in abi::references(header.opcode, body) {
+            self.nodes().uncount(self.ino(node));
+        }
     }
 
     fn when_acknowledged(&self, position: u64, reply: Box<dyn FnOnce() + Send>) {

@@ -49,8 +49,9 @@ impl Core {
     pub(super) fn release(&self, fh: u64) -> Done {
         if let Some(handle) = self.handles.remove(fh) {
             let gone = self.nodes().closed(handle.ino);
-            if gone {
+            if let Some(orphan) = gone {
                 self.drop_kept(handle.ino);
+                drop(orphan);
             }
         }
         Ok(Outcome::Reply(Body::new()))
@@ -167,47 +168,44 @@ impl Core {
         Ok(Outcome::Reply(body))
     }
 
-    /// The local disk and the peer are waited for in parallel: the operation is on its way before the local sync begins.
     pub(super) fn sync(&self, session: &Arc<Session>, request: &Request, fh: u64, data_only: bool) -> Done {
-        let names = self.names_shared();
-        let handle = self.handle(fh, request.header.nodeid)?;
-        let ino = handle.ino;
-        let mut position = None;
-        let recorded = self.change(0, || {
-            let path = self.recorded_path(ino)?;
+        self.barrier(session, request, fh, data_only, |path, ino| {
+            // An unlinked file has no path any more, but what was done before is waited for.
             let excluded = path.is_none() && self.nodes().path(ino).is_ok();
-            if !excluded {
-                position = Some(self.recorder.record(&Op::Sync { dir: self.dir, path, ino, data_only }, &[]));
-            }
-            Ok(Outcome::Silent)
-        })?;
-        drop(names);
-        if let Outcome::Park = recorded {
-            return Ok(Outcome::Park);
-        }
-        session.about_to_wait();
-        if data_only {
-            rustix::fs::fdatasync(&handle.fd)?;
-        } else {
-            rustix::fs::fsync(&handle.fd)?;
-        }
-        Ok(position.map_or_else(|| Outcome::Reply(Body::new()), |p| Outcome::After(p, Body::new())))
+            (!excluded).then_some(Op::Sync { dir: self.dir, path, ino, data_only })
+        })
     }
 
     pub(super) fn sync_directory(&self, session: &Arc<Session>, request: &Request, fh: u64, data_only: bool) -> Done {
+        self.barrier(session, request, fh, data_only, |path, _| path.map(|path| Op::SyncDir { dir: self.dir, path }))
+    }
+
+    /// The local disk and the peer are waited for in parallel: the operation is on its way before the local sync begins.
+    fn barrier(
+        &self,
+        session: &Arc<Session>,
+        request: &Request,
+        fh: u64,
+        data_only: bool,
+        op: impl FnOnce(Option<RelPath>, u64) -> Option<Op>,
+    ) -> Done {
         let names = self.names_shared();
         let handle = self.handle(fh, request.header.nodeid)?;
-        let mut position = None;
-        let recorded = self.change(0, || {
-            if let Some(path) = self.recorded_path(handle.ino)? {
-                position = Some(self.recorder.record(&Op::SyncDir { dir: self.dir, path }, &[]));
+        let position = if let Some(Earlier(position)) = Self::already(request) {
+            position
+        } else {
+            let mut position = None;
+            let recorded = self.change(0, || {
+                let op = op(self.recorded_path(handle.ino)?, handle.ino);
+                position = self.record(request, op.as_ref().map(|op| (op, &[][..])));
+                Ok(Outcome::Silent)
+            })?;
+            if let Outcome::Park = recorded {
+                return Ok(Outcome::Park);
             }
-            Ok(Outcome::Silent)
-        })?;
+            position
+        };
         drop(names);
-        if let Outcome::Park = recorded {
-            return Ok(Outcome::Park);
-        }
         session.about_to_wait();
         if data_only {
             rustix::fs::fdatasync(&handle.fd)?;

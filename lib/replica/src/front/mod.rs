@@ -126,7 +126,12 @@ impl FrontSession {
         raise_descriptor_limit();
         let core = Core::new(spec, root, &stat, pool.generation());
         for (ino, fd) in unlinked {
-            core.nodes().orphaned(ino, Arc::new(fd));
+            // Kept just before it was to be unlinked, and that did not happen (yet): it is found by its name.
+            if rustix::fs::fstat(&fd).is_ok_and(|s| s.st_nlink == 0) {
+                core.nodes().orphaned(ino, Arc::new(fd));
+            } else {
+                core.drop_kept(ino);
+            }
         }
         let core = Arc::new(core);
         let session = Session::new(fuse, Arc::clone(&pool), Arc::clone(&core) as _);

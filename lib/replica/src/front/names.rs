@@ -1,7 +1,8 @@
 //! How do names come, change and go? Every change holds the namespace lock exclusively around {local change, record}.
 //!
-//! Requests that a former worker may have applied are recognised by what is there now: the kernel has held the directories locked since
-//! it sent the request, and nobody else uses them.
+//! A request is noted in its slot before it is applied. One that a former worker noted may have been applied; what is there now tells:
+//! the kernel has held the directories locked since it sent the request, and nobody else uses them. At most one request can be applied
+//! and not recorded, because of the exclusive lock, and a successor tries that one first: the paths of all others are right then.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -76,8 +77,9 @@ impl Core {
     pub(super) fn forget(&self, items: &[(u64, u64)]) -> Done {
         for (nodeid, count) in items {
             let gone = self.nodes().forget(*nodeid, *count);
-            if gone {
+            if let Some(orphan) = gone {
                 self.drop_kept(*nodeid);
+                drop(orphan);
             }
         }
         Ok(Outcome::Silent)
@@ -116,7 +118,9 @@ impl Core {
     fn make_now(&self, request: &Request, parent: u64, making: &Making<'_>) -> Done {
         let directory = self.directory(parent)?;
         let path = self.path_of(parent, making.name)?;
-        let existing = if request.replayed {
+        let perhaps_applied = request.perhaps_applied();
+        request.note([0, 0]);
+        let existing = if perhaps_applied {
             rustix::fs::statat(&directory, making.name, AtFlags::SYMLINK_NOFOLLOW).ok()
         } else {
             None
@@ -224,9 +228,11 @@ impl Core {
         self.change(0, || {
             let directory = self.directory(parent)?;
             let path = self.path_of(parent, name)?;
+            let perhaps_applied = request.perhaps_applied();
+            request.note([0, 0]);
             let ino = match rustix::fs::statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW) {
                 // A former worker removed it; the inode number is only a hint to the receiver.
-                Err(Errno::NOENT) if request.replayed => 0,
+                Err(Errno::NOENT) if perhaps_applied => 0,
                 Err(errno) => return Err(errno),
                 Ok(stat) => {
                     let orphan = self.save_orphan(&directory, name, &stat)?;
@@ -282,7 +288,7 @@ impl Core {
             let new = rustix::fs::statat(&new_dir, new_name, AtFlags::SYMLINK_NOFOLLOW).ok();
             let exchange = rename_flags.contains(RenameFlags::EXCHANGE);
             let ino = match (old, new) {
-                (Err(Errno::NOENT), Some(there)) if request.replayed && !exchange => {
+                (Err(Errno::NOENT), Some(there)) if request.perhaps_applied() && !exchange => {
                     self.nodes().remove_name(there.st_ino, from, name);
                     self.nodes().found(there.st_ino, to, new_name);
                     there.st_ino
@@ -295,9 +301,7 @@ impl Core {
                     if exchanged {
                         inos[1]
                     } else {
-                        if exchange {
-                            request.note(inos);
-                        }
+                        request.note(inos);
                         let same = old.st_ino == inos[1];
                         let orphan = match new.filter(|_| !exchange && !same) {
                             Some(stat) => self.save_orphan(&new_dir, new_name, &stat)?,
@@ -358,8 +362,10 @@ impl Core {
                 return Err(Errno::XDEV);
             }
             let reference = self.reference(ino)?;
+            let perhaps_applied = request.perhaps_applied();
+            request.note([0, 0]);
             match rustix::fs::linkat(&reference, "", &directory, name, AtFlags::EMPTY_PATH) {
-                Err(Errno::EXIST) if request.replayed => {
+                Err(Errno::EXIST) if perhaps_applied => {
                     if rustix::fs::statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW)?.st_ino != ino {
                         return Err(Errno::EXIST);
                     }

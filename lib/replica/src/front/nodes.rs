@@ -87,20 +87,28 @@ impl Nodes {
         }
     }
 
-    /// The kernel dropped references. True: the object was an orphan, and is gone now.
-    pub fn forget(&mut self, ino: u64, count: u64) -> bool {
-        if ino == self.root {
-            return false;
-        }
-        let Some(node) = self.map.get_mut(&ino) else { return false };
+    /// The kernel dropped references. If the object was an orphan, and is gone now: what kept it. Its inode number may be used again
+    /// when that is dropped.
+    pub fn forget(&mut self, ino: u64, count: u64) -> Option<Arc<OwnedFd>> {
+        let node = self.map.get_mut(&ino).filter(|_| ino != self.root)?;
         // After a restart the kernel may count more than we do.
         node.lookups = node.lookups.saturating_sub(count);
         if node.lookups == 0 {
             // It forgets what nobody has open; a RELEASE may still be on its way through another thread.
             node.handles = 0;
         }
-        let orphan = node.orphan.is_some();
-        self.sweep(ino) && orphan
+        let orphan = node.orphan.clone();
+        let gone = self.sweep(ino);
+        orphan.filter(|_| gone)
+    }
+
+    /// A reference that was counted does not exist. Too small a count is harmless, too great a one lasts.
+    pub fn uncount(&mut self, ino: u64) {
+        if let Some(node) = self.map.get_mut(&ino).filter(|_| ino != self.root) {
+            let least = u64::from(node.orphan.is_some());
+            node.lookups = node.lookups.saturating_sub(1).max(least);
+            self.sweep(ino);
+        }
     }
 
     /// Drops a node that nobody refers to, then its directories likewise. True if this one was dropped.
@@ -130,12 +138,13 @@ impl Nodes {
         self.map.entry(ino).or_default().handles += 1;
     }
 
-    /// A handle is gone. True: the object was an orphan, and is gone now.
-    pub fn closed(&mut self, ino: u64) -> bool {
-        let Some(node) = self.map.get_mut(&ino) else { return false };
+    /// A handle is gone. The result is that of [`Nodes::forget`].
+    pub fn closed(&mut self, ino: u64) -> Option<Arc<OwnedFd>> {
+        let node = self.map.get_mut(&ino)?;
         node.handles = node.handles.saturating_sub(1);
-        let orphan = node.orphan.is_some();
-        self.sweep(ino) && orphan
+        let orphan = node.orphan.clone();
+        let gone = self.sweep(ino);
+        orphan.filter(|_| gone)
     }
 
     pub fn knows(&self, ino: u64) -> bool {
@@ -274,7 +283,7 @@ mod tests {
         assert_eq!(path(&nodes, 12), None);
         assert!(matches!(nodes.place(12), Place::Orphan(_)));
         nodes.closed(12);
-        assert!(nodes.forget(12, 2));
+        assert!(nodes.forget(12, 2).is_some());
         assert!(matches!(nodes.place(12), Place::Unknown));
     }
 }

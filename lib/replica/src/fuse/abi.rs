@@ -393,6 +393,27 @@ pub fn forgets(items: &[u8]) -> impl Iterator<Item = (u64, u64)> + '_ {
     })
 }
 
+/// The nodes that a reply to this kind of request gives references to.
+pub fn references(opcode: u32, body: &[u8]) -> Vec<u64> {
+    let nodeid = |entry: &[u8]| Cursor(entry).u64().ok().filter(|n| *n != 0);
+    match opcode {
+        // LOOKUP, SYMLINK, MKNOD, MKDIR, LINK, CREATE.
+        1 | 6 | 8 | 9 | 13 | 35 => nodeid(body).into_iter().collect(),
+        44 => {
+            let mut found = Vec::new();
+            let mut rest = body;
+            while let Some((entry, tail)) = rest.split_at_checked(ENTRY_OUT) {
+                found.extend(nodeid(entry));
+                let mut c = Cursor(tail.get(16..).unwrap_or_default());
+                let Ok(length) = c.u32() else { break };
+                rest = tail.get((DIRENT + length as usize).next_multiple_of(8)..).unwrap_or_default();
+            }
+            found
+        }
+        _ => Vec::new(),
+    }
+}
+
 /// Attributes of an object as the kernel wants them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attr {
@@ -543,6 +564,21 @@ mod tests {
     }
 
     #[test]
+    fn references_of_a_listing_are_found() {
+        let mut body = Body::new();
+        body.entry_unknown().dirent(9, 1, 4, b".");
+        for (ino, name) in [(11, &b"a"[..]), (12, b"eight by"), (13, b"longer name")] {
+            let at = body.0.len();
+            body.entry_unknown().dirent(ino, 1, 8, name);
+            body.0[at..at + 8].copy_from_slice(&ino.to_ne_bytes());
+        }
+        assert_eq!(references(44, &body.0), [11, 12, 13]);
+        assert!(references(1, Body::new().no_entry().0.as_slice()).is_empty());
+        assert_eq!(references(35, &11_u64.to_ne_bytes()), [11]);
+        assert!(references(3, &body.0).is_empty());
+    }
+
+    #[test]
     fn names_cannot_leave_their_directory() {
         for bad in [&b"..\0"[..], b".\0", b"\0", b"a/b\0", b"abc"] {
             assert_eq!(parse(&request(1, bad), true), Err(Malformed), "{bad:?}");
@@ -578,6 +614,11 @@ mod tests {
             if let Ok((_, Call::BatchForget { items })) = parse(&bytes, ext) {
                 prop_assert_eq!(forgets(items).count() * 16, items.len());
             }
+        }
+
+        #[test]
+        fn garbage_listings_never_panic(body in proptest::collection::vec(any::<u8>(), 0..600)) {
+            references(44, &body);
         }
 
         #[test]

@@ -34,7 +34,12 @@ impl Request {
         if self.replayed { self.slot.progress() } else { Progress::Fresh }
     }
 
-    /// Remembers what was there before the change, for a successor.
+    /// A former worker began to apply the request, and perhaps did.
+    pub fn perhaps_applied(&self) -> bool {
+        matches!(self.progress(), Progress::Noted(_))
+    }
+
+    /// Remembers that the change begins and what is there before, for a successor. Only one request at a time may be noted and not done.
     pub fn note(&self, notes: [u64; 2]) {
         self.slot.note(notes);
     }
@@ -63,6 +68,8 @@ pub enum Outcome {
 pub trait Handler: Send + Sync + 'static {
     fn handle(&self, session: &Arc<Session>, request: &Request, call: Call<'_>, scratch: &mut Vec<u8>) -> Outcome;
     fn when_acknowledged(&self, position: u64, reply: Box<dyn FnOnce() + Send>);
+    /// The kernel did not take this reply: a former worker had answered already. References it would have given do not exist.
+    fn refused(&self, header: &Header, body: &[u8]);
 }
 
 #[derive(Default)]
@@ -201,7 +208,11 @@ impl Session {
         };
         let Request { slot, header, .. } = &request;
         match outcome {
-            Outcome::Reply(body) => answer(&self.fuse, header.unique, 0, &body.0),
+            Outcome::Reply(body) => {
+                if !answer(&self.fuse, header.unique, 0, &body.0) {
+                    self.handler.refused(header, &body.0);
+                }
+            }
             Outcome::Scratch(length) => {
                 answer(&self.fuse, header.unique, 0, scratch.get(..length).unwrap_or_default());
             }
@@ -212,11 +223,13 @@ impl Session {
             Outcome::Silent => {}
             Outcome::Park => return self.park(request, token),
             Outcome::After(position, body) => {
-                let fuse = Arc::clone(&self.fuse);
+                let (fuse, handler) = (Arc::clone(&self.fuse), Arc::clone(&self.handler));
                 return self.handler.when_acknowledged(
                     position,
                     Box::new(move || {
-                        answer(&fuse, request.header.unique, 0, &body.0);
+                        if !answer(&fuse, request.header.unique, 0, &body.0) {
+                            handler.refused(&request.header, &body.0);
+                        }
                         request.slot.free();
                     }),
                 );
@@ -297,10 +310,11 @@ impl Session {
     }
 }
 
-fn answer(fuse: &OwnedFd, unique: u64, errno: i32, body: &[u8]) {
+/// False: the kernel did not take it.
+fn answer(fuse: &OwnedFd, unique: u64, errno: i32, body: &[u8]) -> bool {
     let header = abi::out_header(unique, errno, body.len());
     // ENOENT: answered by a former worker, or interrupted. ENODEV and the like: unmounted. Nobody is left to be told.
-    let _ = rustix::io::writev(fuse, &[IoSlice::new(&header), IoSlice::new(body)]);
+    rustix::io::writev(fuse, &[IoSlice::new(&header), IoSlice::new(body)]).is_ok()
 }
 
 /// The umask is shared by threads of a process unless they ask for their own; each request brings its caller's.

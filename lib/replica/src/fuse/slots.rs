@@ -92,7 +92,7 @@ impl Pool {
         pool.start(Vec::new())
     }
 
-    /// The memfd of a former worker: the pool and its busy slots in the order in which their requests arrived.
+    /// The memfd of a former worker: the pool and its busy slots, first those that are noted, then in the order of their arrival.
     /// An error if the memfd is not such a pool, or one of another version.
     pub fn adopt(memfd: OwnedFd) -> io::Result<(Arc<Self>, Vec<Slot>)> {
         let size = rustix::fs::fstat(&memfd)?.st_size;
@@ -107,7 +107,11 @@ impl Pool {
         let busy: Vec<u32> = (0..COUNT as u32).filter(|n| pool.length(*n).load(Ordering::Acquire) != 0).collect();
         let pool = pool.start(busy.clone())?;
         let mut slots: Vec<Slot> = busy.into_iter().map(|number| Slot { pool: Arc::clone(&pool), number }).collect();
-        slots.sort_by_key(|slot| super::abi::parse_header(slot.bytes()).map_or(0, |h| h.unique));
+        // One that is noted may have been applied without having been recorded: the others must find it recorded.
+        slots.sort_by_key(|slot| {
+            let noted = matches!(slot.progress(), Progress::Noted(_));
+            (!noted, super::abi::parse_header(slot.bytes()).map_or(0, |h| h.unique))
+        });
         Ok((pool, slots))
     }
 
@@ -305,7 +309,7 @@ mod tests {
         assert_eq!((pool.generation(), pool.negotiated()), (2, Some(77)));
         let seen: Vec<_> =
             busy.iter().map(|s| (super::super::abi::parse_header(s.bytes()).unwrap().unique, s.progress())).collect();
-        assert_eq!(seen, [(10, Progress::Fresh), (20, Progress::Done(99)), (30, Progress::Noted([5, 6]))]);
+        assert_eq!(seen, [(30, Progress::Noted([5, 6])), (10, Progress::Fresh), (20, Progress::Done(99))]);
         let taken: Vec<Slot> = (0..COUNT - 3).map(|_| pool.take()).collect();
         assert!(taken.iter().all(|t| busy.iter().all(|b| b.number != t.number)));
     }

@@ -1,5 +1,6 @@
 //! What tests of the front share: a recorder that can freeze and hold answers back, mounts, a follower, and comparison of trees.
 #![allow(dead_code)] // Each test file uses its part.
+#![allow(clippy::unwrap_used, clippy::format_push_string, clippy::should_implement_trait)] // helpers of tests
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
