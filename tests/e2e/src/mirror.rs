@@ -20,8 +20,8 @@ pub struct State {
     pub data: String,
     /// Label of the failover rule that blocks.
     pub rule: Option<String>,
-    /// The last reintegration and the traffic.
-    pub replica: Replica,
+    /// What the replication engine reports; nothing while it does not run.
+    pub replica: Option<Replica>,
 }
 
 /// The replica's part of the state.
@@ -105,7 +105,7 @@ impl Mirror {
         wait::until("both up to date", SOON, || {
             for node in [primary, secondary] {
                 let state = self.state(node)?;
-                if state.data != "uptodate" || state.replica.frozen {
+                if state.data != "uptodate" || state.replica.as_ref().is_none_or(|replica| replica.frozen) {
                     return Err(format!("{node}: {state:?}"));
                 }
             }
