@@ -10,6 +10,8 @@ const LINES_KEPT: usize = 200;
 /// News for the model.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Update {
+    /// A module is there; what it does is not known yet.
+    Added { module: String },
     /// What the runner of a module says, or `Snapshot::stopped` without one.
     Module(Box<Snapshot>),
     /// The runner answered something unreadable, or nothing.
@@ -67,6 +69,8 @@ pub struct App {
     pub modules: BTreeMap<String, Module>,
     /// By name, so that a module coming or going does not move the selection.
     pub selected: Option<String>,
+    /// A key was pressed: from then on only the user moves the selection. Before, it is the first module.
+    touched: bool,
     /// A command that waits for y or n.
     pub question: Option<(String, Verb)>,
     pub help: bool,
@@ -74,10 +78,26 @@ pub struct App {
 }
 
 impl App {
-    pub fn update(&mut self, update: Update) {
+    /// Takes news in. Gives whether anything that is shown changed.
+    pub fn update(&mut self, update: Update) -> bool {
+        let changed = self.take(update);
+        if !self.touched || self.selected.as_ref().is_none_or(|name| !self.modules.contains_key(name)) {
+            self.selected = self.modules.keys().next().cloned();
+        }
+        changed
+    }
+
+    fn take(&mut self, update: Update) -> bool {
         match update {
+            Update::Added { module } => {
+                let entry = self.modules.entry(module.clone()).or_default();
+                entry.snapshot.module = module;
+            }
             Update::Module(snapshot) => {
                 let module = self.modules.entry(snapshot.module.clone()).or_default();
+                if module.snapshot == *snapshot && module.trouble.is_none() {
+                    return false;
+                }
                 module.snapshot = *snapshot;
                 module.trouble = None;
             }
@@ -90,21 +110,20 @@ impl App {
                 self.modules.remove(&module);
             }
             Update::Line { module, line } => {
-                if let Some(entry) = self.modules.get_mut(&module) {
-                    entry.lines.push_back(line);
-                    if entry.lines.len() > LINES_KEPT {
-                        entry.lines.pop_front();
-                    }
+                // A line that comes after its module was removed must not bring it back.
+                let Some(entry) = self.modules.get_mut(&module) else { return false };
+                entry.lines.push_back(line);
+                if entry.lines.len() > LINES_KEPT {
+                    entry.lines.pop_front();
                 }
             }
             Update::Outcome { message, failed } => self.message = Some((message, failed)),
         }
-        if self.selected.as_ref().is_none_or(|name| !self.modules.contains_key(name)) {
-            self.selected = self.modules.keys().next().cloned();
-        }
+        true
     }
 
     pub fn key(&mut self, key: KeyEvent) -> Effect {
+        self.touched = true;
         if key.modifiers.contains(KeyModifiers::CONTROL) && key.code == KeyCode::Char('c') {
             return Effect::Quit;
         }
@@ -218,6 +237,16 @@ mod tests {
         let mut empty = App::default();
         assert_eq!(press(&mut empty, "jks"), Effect::Nothing);
         assert_eq!(empty.question, None);
+    }
+
+    #[test]
+    fn before_the_first_key_the_first_module_is_selected() {
+        let mut app = app(&["b"]);
+        app.update(Update::Module(Box::new(Snapshot::stopped("a"))));
+        assert_eq!(app.selected.as_deref(), Some("a"));
+        app.key(KeyEvent::from(KeyCode::F(1)));
+        app.update(Update::Module(Box::new(Snapshot::stopped("Z"))));
+        assert_eq!(app.selected.as_deref(), Some("a"));
     }
 
     #[test]

@@ -165,6 +165,7 @@ fn draw_details(frame: &mut Frame, app: &App, theme: Theme, area: Rect) {
             if let Some(ratio) = progress.ratio() {
                 let bar = LineGauge::default()
                     .ratio(ratio)
+                    .label("")
                     .filled_style(theme.style(Light::Orange))
                     .filled_symbol("█")
                     .unfilled_symbol("░");

@@ -54,6 +54,9 @@ pub fn follow(roots: &Roots, updates: Sender<Update>) {
         loop {
             let present = modules(&roots);
             for module in present.difference(&known) {
+                if updates.send(Update::Added { module: module.clone() }).is_err() {
+                    return;
+                }
                 watch(roots.clone(), module.clone(), updates.clone());
             }
             for module in known.difference(&present) {

@@ -30,8 +30,7 @@ pub fn run(roots: &Roots, theme: Theme) -> Result<(), Failure> {
                 return Ok(());
             }
             for update in updates.try_iter() {
-                app.update(update);
-                stale = true;
+                stale |= app.update(update);
             }
             let wait = drawn.map_or(Duration::ZERO, |at| FRAME.saturating_sub(at.elapsed()));
             if stale && wait.is_zero() {
@@ -66,18 +65,25 @@ pub fn once(roots: &Roots, json: bool) -> Result<Vec<String>, Failure> {
     let mut app = App::default();
     let mut lines = Vec::new();
     for module in feed::modules(roots) {
-        match feed::once(roots, &module) {
-            Ok(value) if json => lines.push(value.to_string()),
-            Ok(value) => app.update(match crate::snapshot::Snapshot::read(value) {
+        let update = match feed::once(roots, &module) {
+            Ok(value) if json => {
+                lines.push(value.to_string());
+                continue;
+            }
+            Err(reason) if json => {
+                lines.push(serde_json::json!({"module": module, "error": reason}).to_string());
+                continue;
+            }
+            Ok(value) => match crate::snapshot::Snapshot::read(value) {
                 Ok(mut snapshot) => {
                     module.clone_into(&mut snapshot.module);
                     Update::Module(Box::new(snapshot))
                 }
                 Err(reason) => Update::Trouble { module, reason },
-            }),
-            Err(reason) if json => lines.push(serde_json::json!({"module": module, "error": reason}).to_string()),
-            Err(reason) => app.update(Update::Trouble { module, reason }),
-        }
+            },
+            Err(reason) => Update::Trouble { module, reason },
+        };
+        app.update(update);
     }
     Ok(if json { lines } else { crate::text::frame(&app) })
 }
