@@ -384,6 +384,48 @@ fn what_a_split_brain_overwrites_is_salvaged() {
     }
 }
 
+#[test]
+fn the_end_of_the_runner_releases_a_frozen_primary_at_once() {
+    if !possible() {
+        return;
+    }
+    let mut pair = Pair::synced(json!({}));
+    pair.wire.cut();
+    pair.a.until_replica("freeze", |r| r["frozen"] == true);
+    let path = pair.a.dir.join("waits");
+    let application = std::thread::spawn(move || std::fs::write(path, b"x"));
+    let start = Instant::now();
+    pair.a.end_of_file();
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    // It waited for the peer, and nobody will ever acknowledge it; unless it came late enough to meet the plain directory.
+    let outcome = application.join().unwrap();
+    let plain = pair.a.dir.join("plain");
+    std::fs::write(&plain, b"y").unwrap();
+    assert!(outcome.is_err() || std::fs::read(pair.a.dir.join("waits")).is_ok());
+    // A successor starts frozen: `paired` is what counts, not that it was alone for a moment.
+    pair.a.start_again();
+    let refused = pair.a.order(json!({"kind":"primary","peer":"excluded"}));
+    assert_eq!(refused["kind"], "failed", "{refused}");
+}
+
+#[test]
+fn termination_drains_and_says_goodbye() {
+    if !possible() {
+        return;
+    }
+    let mut pair = Pair::synced(json!({}));
+    std::fs::write(pair.a.dir.join("last words"), b"x").unwrap();
+    pair.b.forget();
+    pair.a.terminate();
+    pair.b.until_replica("goodbye", |r| r["peer"] == "left");
+    until_equal(&pair.a.dir, &pair.b.dir);
+    pair.b.done(json!({"kind":"promote","peer":"excluded"}));
+    pair.a.start_again();
+    pair.a.done(json!({"kind":"secondary"}));
+    pair.a.until_replica("in sync", |r| r["peer"] == "in_sync" && r["standing"] == "paired");
+    assert!(!pair.b.has("fault"));
+}
+
 /// Figures for people: `cargo test --profile lab -p sk-replicate -- --ignored --nocapture figures`.
 #[test]
 #[ignore = "figures, not a check"]
@@ -428,20 +470,21 @@ fn figures() {
     };
     let plain = tempfile::tempdir().unwrap();
     time("native", plain.path());
-    for (name, extra) in [
+    let modes = [
         ("alone", None),
         ("async=second", Some(json!({}))),
         ("async=none", Some(json!({"async":"none"}))),
         ("sync=write", Some(json!({"sync":"write"}))),
-    ] {
-        let pair = match extra {
-            Some(extra) => Pair::synced(extra),
-            None => {
+    ];
+    for (name, extra) in modes {
+        let pair = extra.map_or_else(
+            || {
                 let mut pair = Pair::new(json!({}));
                 pair.a.done(json!({"kind":"primary","peer":"excluded","force":true}));
                 pair
-            }
-        };
+            },
+            Pair::synced,
+        );
         time(name, &pair.a.dir);
     }
 }

@@ -156,6 +156,23 @@ impl Node {
         self.log.events.lock().unwrap().clear();
     }
 
+    /// SIGTERM; the process ends with code 0.
+    pub fn terminate(&mut self) {
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.child.id() as i32), nix::sys::signal::Signal::SIGTERM)
+            .unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                assert!(status.success(), "{status}");
+                break;
+            }
+            assert!(Instant::now() < deadline, "{} does not end", self.name);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        self.store.clear();
+        self.log.events.lock().unwrap().clear();
+    }
+
     /// A new process that knows nothing of the former one's memory.
     pub fn start_again(&mut self) {
         self.store.clear();

@@ -438,15 +438,15 @@ impl Core {
     pub fn lost(&self, link: u64, reason: &str, left: bool) {
         let resync = {
             let mut flow = self.flow();
-            // `break_stream` clears the link itself; the connection is then still the attached one of the outlet.
-            if flow.link.is_some_and(|l| l != link) {
+            // `break_stream` and `exclude` clear the link themselves, and then it is still for us to tell. Another link, or
+            // another role, has nothing to do with this connection any more.
+            if flow.role != Role::Primary || flow.link.is_some_and(|l| l != link) {
                 return;
             }
             flow.link = None;
             flow.checkpoint = None;
             flow.stalled = None;
-            let frozen = flow.paired && flow.role == Role::Primary;
-            if frozen {
+            if flow.paired {
                 self.gate.close();
                 flow.peer = if left { Peer::Left } else { Peer::Lost };
             } else {
