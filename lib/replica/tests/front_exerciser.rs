@@ -1,5 +1,7 @@
 //! Does a mounted directory behave like a plain one, and do the recorded operations make an equal one? Random operations tell.
 
+#![allow(clippy::unwrap_used)] // helpers of tests
+
 mod front_support;
 
 use std::ffi::OsStr;

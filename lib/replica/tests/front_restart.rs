@@ -1,5 +1,7 @@
 //! Does the application notice that the process behind its files is killed and started again?
 
+#![allow(clippy::unwrap_used)] // helpers of tests
+
 mod front_support;
 
 use std::fs;

@@ -1,5 +1,7 @@
 //! When does a request wait, what is recorded for it, who owns what it makes, and how does a mount end?
 
+#![allow(clippy::unwrap_used)] // helpers of tests
+
 mod front_support;
 
 use std::fs;
