@@ -286,7 +286,7 @@ mod tests {
         std::fs::write(tree.join("d/large"), vec![8; 1 << 20]).unwrap();
         std::os::unix::fs::symlink("nowhere", tree.join("d/link")).unwrap();
         let root = std::fs::File::open(&tree).unwrap();
-        let mut salvage = Some(Salvage::new(&aside, UNIX_EPOCH, &[tree.clone()], 100_000));
+        let mut salvage = Some(Salvage::new(&aside, UNIX_EPOCH, std::slice::from_ref(&tree), 100_000));
         remove_tree(&root, b"d", 0, &RelPath::new("d").unwrap(), &mut salvage).unwrap();
         assert!(!tree.join("d").exists());
         let saved = salvage.as_mut().unwrap().drain();

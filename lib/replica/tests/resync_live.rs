@@ -1,5 +1,7 @@
 //! Do both trees end equal when the primary's changes while it is copied?
 
+#![allow(clippy::expect_used)]
+
 mod resync_support;
 
 use replica::apply::Options;

@@ -1,6 +1,8 @@
 //! Do both trees end equal, whatever happens between two steps? One thread, one seed: live changes and the receiver's progress are
 //! drawn between the steps of the walker.
 
+#![allow(clippy::expect_used)]
+
 mod resync_support;
 
 use replica::apply::{Applied, Applier, Options};

@@ -267,11 +267,9 @@ impl Applier {
             self.cache.forget((*dir, *ino));
             tree::stat_at(&old, old_name)?;
         }
-        if !exchange {
-            if let Ok(replaced) = tree::stat_at(&parent, name) {
-                self.cache.forget_local(*dir, replaced.st_ino);
-                self.guard_entry(*dir, path, &parent, name)?;
-            }
+        if !exchange && let Ok(replaced) = tree::stat_at(&parent, name) {
+            self.cache.forget_local(*dir, replaced.st_ino);
+            self.guard_entry(*dir, path, &parent, name)?;
         }
         match rustix::fs::renameat_with(&old, old_name, &parent, name, flags) {
             Err(Errno::NOENT) if self.replaying && tree::stat_at(&parent, name).is_ok() => {}

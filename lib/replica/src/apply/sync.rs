@@ -108,7 +108,7 @@ impl Applier {
         }
         let mut found = Found::default();
         if let Some(stat) = &stat
-            && self.fits(here, name, stat, entry)?
+            && fits(here, name, stat, entry)?
         {
             let local = (dir, stat.st_ino);
             if entry.kind != Kind::Directory && stat.st_nlink > 1 {
@@ -160,20 +160,6 @@ impl Applier {
             rustix::fs::linkat(&other, other_name, here, name, AtFlags::empty())?;
         }
         Ok(Some(Found { fresh: false, linked: true }))
-    }
-
-    fn fits(&self, here: &OwnedFd, name: &[u8], stat: &Stat, entry: &Entry) -> Result<bool, Fault> {
-        if tree::kind_of(stat) != Some(entry.kind) {
-            return Ok(false);
-        }
-        Ok(match entry.kind {
-            Kind::CharDevice | Kind::BlockDevice => stat.st_rdev == entry.rdev,
-            Kind::Symlink => {
-                let target = rustix::fs::readlinkat(here, name, Vec::new())?;
-                entry.target.as_ref().is_some_and(|wanted| wanted.as_bytes() == target.to_bytes())
-            }
-            _ => true,
-        })
     }
 
     /// Replaces whatever is there by a new, empty object.
@@ -309,6 +295,21 @@ impl Applier {
         let meta = Meta::read(Place::Fd(file.as_fd()), &stat)?;
         Ok(FileAnswer { size, meta: format!("{:032x}", meta.digest()), hashes: pack(&hashes) })
     }
+}
+
+/// Whether what is there can stay.
+fn fits(here: &OwnedFd, name: &[u8], stat: &Stat, entry: &Entry) -> Result<bool, Fault> {
+    if tree::kind_of(stat) != Some(entry.kind) {
+        return Ok(false);
+    }
+    Ok(match entry.kind {
+        Kind::CharDevice | Kind::BlockDevice => stat.st_rdev == entry.rdev,
+        Kind::Symlink => {
+            let target = rustix::fs::readlinkat(here, name, Vec::new())?;
+            entry.target.as_ref().is_some_and(|wanted| wanted.as_bytes() == target.to_bytes())
+        }
+        _ => true,
+    })
 }
 
 /// Everything but the size; the times last.

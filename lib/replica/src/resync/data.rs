@@ -340,17 +340,17 @@ impl<'a> Data<'a> {
     fn changed(&mut self, dir: u16, ino: u64, change: FileChange) -> Result<(), ResyncError> {
         let Some(root) = self.this.root(dir) else { return Ok(()) };
         match tree::stat(root, &change.path) {
-            Ok(stat) if stat.st_ino == ino => match tree::kind_of(&stat) {
-                Some(Kind::File) => self.consider(dir, change.path, change.blocks),
-                _ => {
-                    self.link.wait_room(1 << 20)?;
-                    let mut result = Ok(());
-                    self.this.front.with_names(dir, &mut || {
-                        result = self.this.emit_meta(self.link, dir, &change.path);
-                    });
-                    result
+            Ok(stat) if stat.st_ino == ino => {
+                if tree::kind_of(&stat) == Some(Kind::File) {
+                    return self.consider(dir, change.path, change.blocks);
                 }
-            },
+                self.link.wait_room(1 << 20)?;
+                let mut result = Ok(());
+                self.this.front.with_names(dir, &mut || {
+                    result = self.this.emit_meta(self.link, dir, &change.path);
+                });
+                result
+            }
             Ok(_) => {
                 self.lost.insert((dir, ino), change.blocks);
                 Ok(())

@@ -1,6 +1,7 @@
 //! Two trees, a stream between them in memory, a front that only has the locks, and an independent comparison.
 
 #![allow(dead_code)] // each test file uses a part of it
+#![allow(clippy::expect_used, clippy::type_complexity)]
 
 use replica::apply::{Applied, Applier, Options};
 use replica::op::{Kind, Op, Owner, RelPath, Time};
@@ -102,7 +103,7 @@ impl Link for Pipe {
     }
 
     fn wait_room(&self, _: usize) -> Result<(), Gone> {
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + Duration::from_mins(1);
         while self.queued.load(Ordering::SeqCst) > 32 << 20 {
             if Instant::now() > deadline {
                 return Err(Gone);
@@ -149,7 +150,7 @@ pub fn receiver(tree: &Path, options: Options, resync: Option<Arc<Resync>>) -> (
         let mut ignored = 0;
         let result = loop {
             let (op, payload) = match incoming.recv() {
-                Ok(Frame::Op(Op::Goodbye, _)) | Ok(Frame::End) | Err(_) => break Ok((applier, ignored)),
+                Ok(Frame::Op(Op::Goodbye, _) | Frame::End) | Err(_) => break Ok((applier, ignored)),
                 Ok(Frame::Op(op, payload)) => (op, payload),
             };
             queued.fetch_sub(payload.len() as u64 + 64, Ordering::SeqCst);
@@ -312,9 +313,9 @@ impl Primary<'_> {
         let meta = self.at(path).symlink_metadata()?;
         let (dir, ino) = (0, meta.ino());
         if meta.is_dir() {
-            fs::remove_dir(self.at(path))?
+            fs::remove_dir(self.at(path))?;
         } else {
-            fs::remove_file(self.at(path))?
+            fs::remove_file(self.at(path))?;
         }
         let parent_mtime = self.parent_mtime(path);
         let op = if meta.is_dir() {
@@ -425,7 +426,7 @@ pub fn picture(tree: &Path) -> BTreeMap<String, String> {
             queue.extend(fs::read_dir(&next).expect("list").map(|e| e.expect("entry").path()));
             "dir".to_string()
         } else if kind.is_symlink() {
-            format!("link {:?}", fs::read_link(&next).expect("target"))
+            format!("link {}", fs::read_link(&next).expect("target").display())
         } else if kind.is_file() {
             format!("file {} {}", meta.len(), blake3::hash(&fs::read(&next).expect("content")))
         } else {
