@@ -1,0 +1,46 @@
+# Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
+function __fish_sk_replicate_global_optspecs
+    string join \n h/help V/version
+end
+
+function __fish_sk_replicate_needs_command
+    # Figure out if the current invocation already has a command.
+    set -l cmd (commandline -opc)
+    set -e cmd[1]
+    argparse -s (__fish_sk_replicate_global_optspecs) -- $cmd 2>/dev/null
+    or return
+    if set -q argv[1]
+        # Also print the command, so this can be used to figure out what it is.
+        echo $argv[1]
+        return 1
+    end
+    return 0
+end
+
+function __fish_sk_replicate_using_subcommand
+    set -l cmd (__fish_sk_replicate_needs_command)
+    test -z "$cmd"
+    and return 1
+    contains -- $cmd[1] $argv
+end
+
+complete -c sk-replicate -n "__fish_sk_replicate_needs_command" -s h -l help -d 'Print help'
+complete -c sk-replicate -n "__fish_sk_replicate_needs_command" -s V -l version -d 'Print version'
+complete -c sk-replicate -n "__fish_sk_replicate_needs_command" -f -a "run" -d 'Serve one module: orders on the standard input, events on the standard output (started by sk-module)'
+complete -c sk-replicate -n "__fish_sk_replicate_needs_command" -f -a "status" -d 'Show what the replica is doing and how up to date it is'
+complete -c sk-replicate -n "__fish_sk_replicate_needs_command" -f -a "lineage" -d 'Show the epochs of the replica\'s history, newest first'
+complete -c sk-replicate -n "__fish_sk_replicate_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c sk-replicate -n "__fish_sk_replicate_using_subcommand run" -l spec -d 'File that says what to replicate, as JSON' -r -F
+complete -c sk-replicate -n "__fish_sk_replicate_using_subcommand run" -l store-fd -d 'Number of an inherited socket to the descriptor store' -r
+complete -c sk-replicate -n "__fish_sk_replicate_using_subcommand run" -l ready-fd -d 'Number of an inherited descriptor to which a newline is written when orders are accepted' -r
+complete -c sk-replicate -n "__fish_sk_replicate_using_subcommand run" -s h -l help -d 'Print help'
+complete -c sk-replicate -n "__fish_sk_replicate_using_subcommand status" -s m -l module -d 'Name of the module' -r
+complete -c sk-replicate -n "__fish_sk_replicate_using_subcommand status" -l json -d 'Print JSON lines'
+complete -c sk-replicate -n "__fish_sk_replicate_using_subcommand status" -s h -l help -d 'Print help'
+complete -c sk-replicate -n "__fish_sk_replicate_using_subcommand lineage" -s m -l module -d 'Name of the module' -r
+complete -c sk-replicate -n "__fish_sk_replicate_using_subcommand lineage" -l json -d 'Print JSON lines'
+complete -c sk-replicate -n "__fish_sk_replicate_using_subcommand lineage" -s h -l help -d 'Print help'
+complete -c sk-replicate -n "__fish_sk_replicate_using_subcommand help; and not __fish_seen_subcommand_from run status lineage help" -f -a "run" -d 'Serve one module: orders on the standard input, events on the standard output (started by sk-module)'
+complete -c sk-replicate -n "__fish_sk_replicate_using_subcommand help; and not __fish_seen_subcommand_from run status lineage help" -f -a "status" -d 'Show what the replica is doing and how up to date it is'
+complete -c sk-replicate -n "__fish_sk_replicate_using_subcommand help; and not __fish_seen_subcommand_from run status lineage help" -f -a "lineage" -d 'Show the epochs of the replica\'s history, newest first'
+complete -c sk-replicate -n "__fish_sk_replicate_using_subcommand help; and not __fish_seen_subcommand_from run status lineage help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
