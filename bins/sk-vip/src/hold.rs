@@ -92,7 +92,10 @@ struct Holder {
     rtnl: Rtnl,
     monitor: Monitor,
     emitter: Emitter,
+    /// Reported.
     interfaces: Interfaces,
+    /// All, to announce again after the cable was out.
+    carriers: Interfaces,
     held: Vec<Held>,
 }
 
@@ -106,6 +109,7 @@ pub fn hold(path: &Path) -> Result<u8, Failure> {
         monitor: Monitor::open()?,
         rtnl: Rtnl::open()?,
         interfaces: Interfaces::default(),
+        carriers: Interfaces::default(),
         held: Vec::new(),
         spec,
     };
@@ -134,6 +138,7 @@ impl Holder {
                 &addresses,
             )?;
             claim.adopt(&mut self.rtnl, &links, &addresses)?;
+            self.carriers.watch(claim.place.subnet, &claim.place.link.name);
             if wanted.interface_check {
                 self.interfaces.watch(claim.place.subnet, &claim.place.link.name);
             }
@@ -266,12 +271,12 @@ impl Holder {
         let now = monotonic_ms();
         for report in self.interfaces.update(&links) {
             self.emitter.emit("intf", &report)?;
-            if report.value == "up" {
-                // The switch may have learnt something else while the cable was out.
-                for held in self.held.iter_mut().filter(|h| h.claim.place.link.name == report.interface) {
-                    if held.schedule.due().is_none() {
-                        held.schedule = held.claim.schedule(now, held.wanted.reroute());
-                    }
+        }
+        for back in self.carriers.update(&links).iter().filter(|r| r.value == "up") {
+            // The switch may have learnt something else while the cable was out.
+            for held in self.held.iter_mut().filter(|h| h.claim.place.link.name == back.interface) {
+                if held.schedule.due().is_none() {
+                    held.schedule = held.claim.schedule(now, held.wanted.reroute());
                 }
             }
         }

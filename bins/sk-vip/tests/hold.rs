@@ -157,6 +157,22 @@ fn carrier_changes_are_reported_by_hold_and_watch() {
 }
 
 #[test]
+fn the_address_is_announced_again_when_the_cable_is_back() {
+    let net = Switch::new();
+    let life = net.start("a", "hold", r#"{"address":"10.0.0.50","interface_check":false}"#, "");
+    life.event("held");
+    // The burst of the claim must be over, else it would be what is seen.
+    let since = Instant::now();
+    eventually("the end of the burst", || (since.elapsed() > Duration::from_millis(2300)).then_some(()));
+    net.on("s", "ip link set pa down");
+    net.on("c", "ip neighbour replace 10.0.0.50 lladdr 02:00:00:00:00:99 nud stale dev eth0");
+    net.on("s", "ip link set pa up");
+    eventually("the client to learn the owner again", || {
+        net.on("c", "ip neighbour show 10.0.0.50").contains("02:00:00:00:00:01").then_some(())
+    });
+}
+
+#[test]
 fn connections_are_reset_before_the_address_goes() {
     let net = Switch::new();
     let mut life = net.start("a", "hold", PLAIN, "");
