@@ -195,6 +195,11 @@ impl Instance {
         }
     }
 
+    /// Whether the cluster key can be used: without it the children could only die one after the other.
+    pub fn check_key(&self) -> Result<(), String> {
+        wire::key::ClusterKey::load(&self.roots.cluster_key()).map(|_| ()).map_err(|error| error.to_string())
+    }
+
     pub fn save_core(&self, core: &Persisted) -> std::io::Result<()> {
         let text = serde_json::to_vec_pretty(core).map_err(std::io::Error::other)?;
         sys::files::write_durably(&self.user_var().join("core.json"), &text, 0o600)

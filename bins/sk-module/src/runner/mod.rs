@@ -277,7 +277,7 @@ impl Runner {
 
     fn run_timers(&mut self, now: u64) {
         if let Some((_, boot)) = self.begin_at.take_if(|(at, _)| *at <= now) {
-            self.tell(Event::Begin { boot });
+            self.begin(boot);
         }
         if self.core.poll_timeout().is_some_and(|(at, _)| at <= now) {
             self.tell(Event::Tick);
@@ -288,6 +288,17 @@ impl Runner {
         self.link_timers(now);
         for kind in self.children.due(now) {
             self.start_child(kind);
+        }
+    }
+
+    /// Starts by itself what must start. Without a usable key the module stays in STOP until the operator starts it.
+    fn begin(&mut self, boot: bool) {
+        match self.instance.check_key() {
+            Err(reason) if boot || self.persisted.wanted => {
+                self.facts.say('C', "heart", &format!("The module is not started: {reason}"));
+                self.facts.refused = Some(reason);
+            }
+            _ => self.tell(Event::Begin { boot }),
         }
     }
 

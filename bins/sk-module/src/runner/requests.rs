@@ -37,6 +37,16 @@ impl Runner {
         if self.ending && !matches!(verb, Verb::ForceStop) {
             return refuse("the runner is shutting down", "", 1);
         }
+        if matches!(verb, Verb::Start | Verb::Prim | Verb::PrimForce | Verb::Second)
+            && let Err(reason) = self.instance.check_key()
+        {
+            self.facts.say('C', "heart", &reason);
+            return refuse(
+                &reason,
+                "copy the cluster key of the other node to this one",
+                crate::exit::BAD_CONFIGURATION,
+            );
+        }
         self.facts.refused = None;
         self.tell(Event::Command {
             verb,
