@@ -24,17 +24,16 @@
 use super::changes::Changes;
 use super::gate::Gate;
 use super::report::{Peer, Report, Reporter, Role, Snapshot};
-use super::spec::{Failure, Spec, Synchronous};
+use super::spec::{Failure, Spec};
 use crate::op::Op;
-use crate::recorder::{Admission, Front, Position, Recorder};
+use crate::recorder::{Front, Position};
 use crate::resync::Resync;
 use crate::store::{Remembered, Store, StoreError};
 use crate::stream::frame;
 use crate::stream::message::{Place, StreamId};
-use crate::stream::outlet::{Outlet, Source};
+use crate::stream::outlet::Outlet;
 use crate::stream::ring::{HEADROOM, Ring, WINDOW};
 use lineage::{EpochId, Standing};
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
@@ -95,9 +94,9 @@ pub struct Core {
     pub fronts: RwLock<Vec<Arc<dyn Front>>>,
     reporter: Reporter,
     last: Mutex<Option<Snapshot>>,
-    used: AtomicU64,
+    pub used: AtomicU64,
     /// Somebody was told to park.
-    parked: AtomicBool,
+    pub parked: AtomicBool,
     /// Position of a secondary.
     pub followed: AtomicU64,
     pub bytes_received: AtomicU64,
@@ -224,12 +223,12 @@ impl Core {
 
     /// Sends what is in the ring, from this thread if nobody else does.
     pub fn push(&self) {
-        self.outlet.push(&Frames(self));
+        self.outlet.push(&super::record::Frames(self));
     }
 
     /// Body of the pump thread.
     pub fn pump(&self) {
-        self.outlet.pump(&Frames(self));
+        self.outlet.pump(&super::record::Frames(self));
     }
 
     pub fn resume_fronts(&self) {
@@ -261,7 +260,7 @@ impl Core {
     }
 
     /// Appends `op` under the lock; None when it cannot be, and then the stream is of no use any more.
-    fn append(&self, flow: &mut Flow, text: &[u8], payload: &[u8], counted: bool) -> Position {
+    pub fn append(&self, flow: &mut Flow, text: &[u8], payload: &[u8], counted: bool) -> Position {
         let n = flow.ring.position() + 1;
         let written = if flow.appending && counted {
             let mut header = Vec::with_capacity(text.len() + 48);
@@ -281,7 +280,7 @@ impl Core {
     }
 
     /// The ring misses an operation: no secondary may continue from it. The connection is shut down, its reader reports the loss.
-    fn break_stream(&self, flow: &mut Flow, n: Position, reason: &str) {
+    pub fn break_stream(&self, flow: &mut Flow, n: Position, reason: &str) {
         self.note(format!("the stream cannot be continued: {reason}"));
         if flow.paired {
             self.gate.close();
@@ -557,87 +556,5 @@ impl Core {
             }
             flow = self.changed.wait_timeout(flow, left).unwrap_or_else(PoisonError::into_inner).0;
         }
-    }
-}
-
-/// The ring as the outlet sees it.
-struct Frames<'a>(&'a Core);
-
-impl Source for Frames<'_> {
-    fn read(&self, from: u64, max: usize, out: &mut Vec<u8>) {
-        let flow = self.0.flow();
-        // Without a link, or after a restart of the ring, what the outlet asks for is not there.
-        if flow.link.is_none() || flow.ring.read(from, max, out).is_err() {
-            out.clear();
-        }
-    }
-}
-
-thread_local! {
-    static TEXT: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
-
-impl Recorder for Core {
-    fn enter(&self, _bytes: usize) -> Admission {
-        if !self.gate.enter() {
-            self.parked.store(true, SeqCst);
-            return Admission::Park;
-        }
-        if self.used.load(SeqCst) >= WINDOW {
-            self.parked.store(true, SeqCst);
-            if self.used.load(SeqCst) >= WINDOW {
-                self.gate.leave();
-                return Admission::Park;
-            }
-        }
-        Admission::Go
-    }
-
-    fn leave(&self) {
-        self.gate.leave();
-    }
-
-    fn record(&self, op: &Op, payload: &[u8]) -> Position {
-        let urgent = matches!(op, Op::Sync { .. } | Op::SyncDir { .. });
-        let (n, sends, resync) = TEXT.with_borrow_mut(|text| {
-            let encoded = frame::op_text(op, text);
-            let mut flow = self.flow();
-            flow.changes.record(op, payload.len());
-            let n = self.append(&mut flow, text, payload, encoded.is_ok());
-            if encoded.is_err() && flow.appending {
-                self.break_stream(&mut flow, n, "an operation's paths are too long for the stream");
-            }
-            (n, flow.link.is_some(), flow.resync.clone())
-        });
-        // Still under the front's locks, as the walker demands, but not under ours: it emits while it holds its own.
-        if let Some(resync) = resync {
-            resync.note_live(op);
-        }
-        if sends {
-            if urgent || self.every_change_waits() {
-                self.push();
-            } else {
-                self.outlet.hint();
-            }
-        }
-        n
-    }
-
-    fn when_acknowledged(&self, position: Position, reply: Reply) {
-        {
-            let mut flow = self.flow();
-            if flow.paired && flow.done < position {
-                if flow.waiting.is_empty() && flow.stalled.is_none() {
-                    flow.stalled = Some(Instant::now());
-                }
-                flow.waiting.entry(position).or_default().push(reply);
-                return;
-            }
-        }
-        reply();
-    }
-
-    fn every_change_waits(&self) -> bool {
-        self.spec.synchronous == Synchronous::Write
     }
 }

@@ -1,0 +1,229 @@
+//! How does a role end: drained and handed over, saved for the next start, or given up at once.
+
+use super::core::lock;
+use super::place;
+use super::report::{Peer, Role};
+use super::spec::Failure;
+use super::{Engine, State};
+use crate::front::{self, FrontError, Unmount};
+use crate::op::Op;
+use crate::stream::message::Place;
+use lineage::Standing;
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::{Duration, Instant};
+
+/// How long programs may take to let go of the directory at an orderly end.
+const LETTING_GO: Duration = Duration::from_secs(5);
+
+impl Engine {
+    /// Gives the directories back; what uses them is given some time to let go.
+    fn unmount(&mut self) {
+        let State::Primary { fronts } = std::mem::replace(&mut self.state, State::Idle) else { return };
+        let frozen = self.core.gate.is_closed();
+        let deadline = Instant::now() + LETTING_GO;
+        for front in &fronts {
+            let mut how = if frozen || self.core.stopping.load(SeqCst) { Unmount::Abort } else { Unmount::Orderly };
+            loop {
+                match front.unmount(how) {
+                    Ok(()) => break,
+                    Err(FrontError::Busy { .. })
+                        if how == Unmount::Orderly && Instant::now() < deadline && !self.core.stopping.load(SeqCst) =>
+                    {
+                        std::thread::sleep(Duration::from_millis(100));
+                    }
+                    Err(e) => {
+                        self.core.note(e);
+                        if how == Unmount::Abort {
+                            break;
+                        }
+                        how = Unmount::Abort;
+                    }
+                }
+            }
+        }
+        self.core.fronts.write().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// Ends service in good order: nothing is inside, everything is with the secondary if there is one. The place of the end, when the
+    /// secondary has everything.
+    fn drain(&mut self) -> Option<Place> {
+        self.unmount();
+        let core = &self.core;
+        core.gate.close_and_drain();
+        let (link, paired, stream) = {
+            let flow = core.flow();
+            (flow.link, flow.paired && flow.end.is_none(), flow.ring.stream())
+        };
+        let link = link?;
+        let resync = core.flow().resync.take();
+        if let Some(resync) = resync {
+            resync.cancel();
+        }
+        let position = core.emit(link, &Op::Goodbye, &[])?;
+        core.push();
+        // Never longer than the runner is willing to wait for a peer that is alive.
+        let limit = Duration::from_millis(core.spec.send_timeout_ms.max(1000));
+        if !core.wait_settled(position, limit) || !paired {
+            return None;
+        }
+        // The secondary made everything durable at this place; so do we, and then there is nothing that one of both may lack.
+        if lock(&self.server.roots).iter().all(|root| rustix::fs::syncfs(root).is_ok()) {
+            let head = core.remembered().lineage.head();
+            core.flow().changes.clear(head);
+        }
+        Some(Place { stream, position })
+    }
+
+    /// After [`Engine::drain`]: no role, no connection.
+    fn rest(&mut self) {
+        let core = &self.core;
+        {
+            let mut flow = core.flow();
+            flow.role = Role::Idle;
+            flow.link = None;
+            flow.peer = Peer::Absent;
+            flow.paired = false;
+            flow.appending = false;
+            flow.checkpoint = None;
+            flow.end = None;
+            // Nobody is told that anything was acknowledged: the front has already ended these requests.
+            flow.waiting.clear();
+        }
+        core.outlet.detach();
+        lock(&self.server.roots).clear();
+    }
+
+    pub(super) fn demote(&mut self) -> Result<(), Failure> {
+        if !matches!(self.state, State::Primary { .. }) {
+            return Err(Failure::new("this node does not serve", "order secondary"));
+        }
+        {
+            let flow = self.core.flow();
+            if !(flow.paired && flow.link.is_some() && flow.end.is_none()) {
+                return Err(Failure::new(
+                    "the peer is not in sync",
+                    "wait for the end of the resynchronisation, then swap again",
+                ));
+            }
+        }
+        let place = self.drain();
+        self.rest();
+        let Some(place) = place else {
+            return Err(Failure::new(
+                "the peer did not acknowledge everything",
+                "this node is still up to date: stop and start it",
+            ));
+        };
+        // Everything is shared, in this order: first durable, then the new role.
+        self.core.remember(|r| {
+            r.unshared = false;
+            r.position = place.position;
+        })?;
+        self.follow(false, Some(place))
+    }
+
+    pub(super) fn outdate(&mut self) -> Result<(), Failure> {
+        if matches!(self.state, State::Primary { .. }) {
+            return Err(Failure::new("this node serves", "order retire first"));
+        }
+        // Acknowledge nothing from here on, then remember why.
+        self.leave_secondary(false)?;
+        self.core.remember(|r| {
+            if matches!(r.standing, Standing::Paired | Standing::Alone) {
+                r.standing = Standing::Outdated;
+            }
+        })?;
+        Ok(())
+    }
+
+    pub(super) fn retire(&mut self) -> Result<(), Failure> {
+        match self.state {
+            State::Idle => {
+                // What a dead process of ours left.
+                for (name, descriptor) in std::mem::take(&mut self.kept) {
+                    drop(descriptor);
+                    self.drop_kept(&name);
+                }
+                for directory in &self.core.spec.directories {
+                    front::clear_stale(&directory.path).map_err(|e| Failure::new(e, "unmount it by hand"))?;
+                }
+                Ok(())
+            }
+            State::Secondary { .. } => {
+                self.leave_secondary(true)?;
+                self.save(false)
+            }
+            State::Primary { .. } => {
+                let shared = self.drain().is_some();
+                self.rest();
+                self.save(!shared)
+            }
+        }
+    }
+
+    /// Makes durable what a later start needs. `unshared`: a primary that ended without its peer.
+    fn save(&mut self, unshared: bool) -> Result<(), Failure> {
+        let core = &self.core;
+        let path = core.state_file("changes");
+        let (saved, position) = {
+            let flow = core.flow();
+            (flow.changes.save(&path), flow.ring.position())
+        };
+        let saved = match saved {
+            Ok(saved) => Some(saved),
+            Err(e) => {
+                core.note(format!("the change map cannot be saved, everything will be compared: {e}"));
+                None
+            }
+        };
+        for directory in &core.spec.directories {
+            if let Ok(root) = place::open(&directory.path) {
+                let _ = rustix::fs::syncfs(&root);
+            }
+        }
+        let secondary = core.followed.load(SeqCst);
+        core.remember(|r| {
+            r.saved_map = saved;
+            r.unshared = r.unshared && unshared;
+            if r.standing == Standing::Alone {
+                r.position = position;
+            } else if !unshared {
+                r.position = position.max(secondary).max(r.position);
+            }
+        })?;
+        Ok(())
+    }
+
+    /// The runner is gone, or we are: nothing is answered any more, the directories are plain, at once.
+    pub fn release(&mut self) {
+        let core = &self.core;
+        core.gate.close();
+        core.stopping.store(true, SeqCst);
+        core.outlet.detach();
+        core.outlet.stop();
+        match std::mem::replace(&mut self.state, State::Idle) {
+            State::Idle => {}
+            State::Primary { fronts } => {
+                for front in fronts {
+                    if let Err(e) = front.unmount(Unmount::Abort) {
+                        self.core.note(e);
+                    }
+                }
+            }
+            State::Secondary { follower, blocks } => {
+                follower.stop(false);
+                if let Err(e) = place::unblock(&blocks, &self.core.state_file("blocked")) {
+                    self.core.note(e.reason);
+                }
+            }
+        }
+        for (name, descriptor) in std::mem::take(&mut self.kept) {
+            drop(descriptor);
+            self.drop_kept(&name);
+        }
+        for directory in &self.core.spec.directories {
+            let _ = front::clear_stale(&directory.path);
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! What does the front ask for: may a change go on, record it, answer when the secondary has it. See [`super::core`] for the rules.
+
+use super::core::{Core, Reply};
+use super::spec::Synchronous;
+use crate::op::Op;
+use crate::recorder::{Admission, Position, Recorder};
+use crate::stream::frame;
+use crate::stream::outlet::Source;
+use crate::stream::ring::WINDOW;
+use std::cell::RefCell;
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::Instant;
+
+/// The ring as the outlet sees it.
+pub struct Frames<'a>(pub &'a Core);
+
+impl Source for Frames<'_> {
+    fn read(&self, from: u64, max: usize, out: &mut Vec<u8>) {
+        let flow = self.0.flow();
+        // Without a link, or after a restart of the ring, what the outlet asks for is not there.
+        if flow.link.is_none() || flow.ring.read(from, max, out).is_err() {
+            out.clear();
+        }
+    }
+}
+
+thread_local! {
+    static TEXT: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Recorder for Core {
+    fn enter(&self, _bytes: usize) -> Admission {
+        if !self.gate.enter() {
+            self.parked.store(true, SeqCst);
+            return Admission::Park;
+        }
+        if self.used.load(SeqCst) >= WINDOW {
+            self.parked.store(true, SeqCst);
+            if self.used.load(SeqCst) >= WINDOW {
+                self.gate.leave();
+                return Admission::Park;
+            }
+        }
+        Admission::Go
+    }
+
+    fn leave(&self) {
+        self.gate.leave();
+    }
+
+    fn record(&self, op: &Op, payload: &[u8]) -> Position {
+        let urgent = matches!(op, Op::Sync { .. } | Op::SyncDir { .. });
+        let (n, sends, resync) = TEXT.with_borrow_mut(|text| {
+            let encoded = frame::op_text(op, text);
+            let mut flow = self.flow();
+            flow.changes.record(op, payload.len());
+            let n = self.append(&mut flow, text, payload, encoded.is_ok());
+            if encoded.is_err() && flow.appending {
+                self.break_stream(&mut flow, n, "an operation's paths are too long for the stream");
+            }
+            (n, flow.link.is_some(), flow.resync.clone())
+        });
+        // Still under the front's locks, as the walker demands, but not under ours: it emits while it holds its own.
+        if let Some(resync) = resync {
+            resync.note_live(op);
+        }
+        if sends {
+            if urgent || self.every_change_waits() {
+                self.push();
+            } else {
+                self.outlet.hint();
+            }
+        }
+        n
+    }
+
+    fn when_acknowledged(&self, position: Position, reply: Reply) {
+        {
+            let mut flow = self.flow();
+            if flow.paired && flow.done < position {
+                if flow.waiting.is_empty() && flow.stalled.is_none() {
+                    flow.stalled = Some(Instant::now());
+                }
+                flow.waiting.entry(position).or_default().push(reply);
+                return;
+            }
+        }
+        reply();
+    }
+
+    fn every_change_waits(&self) -> bool {
+        self.spec.synchronous == Synchronous::Write
+    }
+}
