@@ -19,6 +19,7 @@ fn node(name: StateName, standing: Standing, epochs: &[u128]) -> Published {
         swap_wanted: false,
         outdate_wanted: false,
         outdate_done: false,
+        partner: 0,
         degraded: false,
     }
 }

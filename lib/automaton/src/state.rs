@@ -111,6 +111,10 @@ pub struct Published {
     /// so the primary may go on without it.
     #[serde(default, skip_serializing_if = "is_false")]
     pub outdate_done: bool,
+    /// PRIM: incarnation of the secondary that it counts as its partner. From then on the primary does not go on alone without
+    /// that secondary knowing, or being silent; only a secondary that was named may take over. 0: none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub partner: u64,
     /// The replication engine of this node failed for good.
     #[serde(default, skip_serializing_if = "is_false")]
     pub degraded: bool,
@@ -119,6 +123,11 @@ pub struct Published {
 #[allow(clippy::trivially_copy_pass_by_ref)] // the signature is serde's
 fn is_false(value: &bool) -> bool {
     !*value
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // the signature is serde's
+fn is_zero(value: &u64) -> bool {
+    *value == 0
 }
 
 impl State {

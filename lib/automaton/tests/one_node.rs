@@ -161,6 +161,7 @@ impl Runner {
             swap_wanted: false,
             outdate_wanted: false,
             outdate_done: false,
+            partner: u64::from(name == StateName::Prim),
             degraded: false,
         };
         self.feed(Event::PeerState { state: state.clone(), bye: false });
@@ -200,7 +201,7 @@ impl Runner {
 
     fn script_ends(&mut self, exit: Option<i32>) {
         self.hold = None;
-        let id = self.held.take().unwrap();
+        let Some(id) = self.held.take() else { panic!("nothing is held back") };
         self.feed(Event::ScriptDone { id, exit });
     }
 }
@@ -533,7 +534,7 @@ fn any_event() -> impl Strategy<Value = Event> {
                 state: Published {
                     state: State::new(name, readiness), incarnation: 9, standing, lineage: lineage(&epochs), position: 3,
                     was_primary: f[0], alone_from_prim: f[1], leaving: f[2], handover: f[3], swap_wanted: f[4],
-                    outdate_wanted: f[5], outdate_done: f[6], degraded: f[0] && f[1] && f[2],
+                    outdate_wanted: f[5], outdate_done: f[6], partner: u64::from(f[6]) * u64::MAX, degraded: f[0] && f[1] && f[2],
                 },
                 bye: f[3] && f[4] && f[5],
             }

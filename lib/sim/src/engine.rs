@@ -14,8 +14,8 @@ pub enum Mutation {
     NoMint,
     /// The primary acknowledges before the secondary has the write.
     AckEarly,
-    /// A secondary counts as paired and in sync from the beginning of a resynchronisation. (Either alone does no harm: the core
-    /// asks for both.)
+    /// Both count as paired and in sync from the beginning of a resynchronisation. (On the secondary alone it does no harm: it
+    /// may take over only when the primary says the same.)
     PairedTooSoon,
     /// The loss of the stream is reported as the loss of all heartbeats.
     HastyDetector,
@@ -23,6 +23,8 @@ pub enum Mutation {
     PromoteWithoutSync,
     /// `promote` is accepted from any standing, and the snapshot says `paired` to the core whatever is on the disk.
     LiesAboutStanding,
+    /// A rule of the core is left out.
+    Rule(automaton::Weakness),
 }
 
 /// One node's replica.
@@ -96,11 +98,6 @@ pub struct Effect {
 
 impl Engine {
     pub fn report(&self, mutation: Mutation) -> ReplicaReport {
-        let mut peer = self.peer;
-        let copying = peer == ReplicaPeer::Syncing && self.role == ReplicaRole::Secondary;
-        if mutation == Mutation::PairedTooSoon && copying {
-            peer = ReplicaPeer::InSync;
-        }
         let standing = if mutation == Mutation::LiesAboutStanding && self.standing != Standing::Blank {
             if self.standing == Standing::Alone { Standing::Alone } else { Standing::Paired }
         } else {
@@ -110,7 +107,7 @@ impl Engine {
             role: self.role,
             standing,
             lineage: self.lineage.clone(),
-            peer,
+            peer: self.peer,
             frozen: self.frozen(),
             position: self.data.len() as u64,
         }

@@ -1,7 +1,7 @@
 //! What goes wrong in a history, and what must hold afterwards: a safety phase, then everything heals and must converge.
 
 use crate::engine::Mutation;
-use crate::world::World;
+use crate::world::{TIMEOUT_MS, World};
 use automaton::{Event, Readiness, StateName, Verb};
 
 /// The end of one history.
@@ -32,6 +32,10 @@ pub fn run(seed: u64, mutation: Mutation, trace: bool) -> Outcome {
     if !world.run_until(120_000, World::is_mirror) {
         outcome.stuck = Some("no mirror after the first start".to_owned());
     }
+    if world.rng.chance(25) {
+        world.hangs = world.rng.range(1, 20);
+        world.failures = world.rng.range(1, 10);
+    }
     let faults = world.rng.range(2, 14);
     for _ in 0..faults {
         let pause = if world.rng.chance(40) { world.rng.range(0, 300) } else { world.rng.range(300, 9_000) };
@@ -52,7 +56,7 @@ pub fn run(seed: u64, mutation: Mutation, trace: bool) -> Outcome {
 
 fn fault(world: &mut World, isolating: bool) {
     let node = usize::from(world.rng.chance(50));
-    let kinds = if isolating { 24 } else { 20 };
+    let kinds = if isolating { 26 } else { 22 };
     match world.rng.range(1, kinds) {
         1 | 2 => world.power_off(node),
         3 | 4 => {
@@ -96,9 +100,11 @@ fn fault(world: &mut World, isolating: bool) {
                 world.tell(n, Event::SetFailover { on, origin: "root".to_owned() });
             }
         }
-        21 => world.beats = [false, false],
-        22 => world.beats[node] = !world.beats[node],
-        23 => world.pause(node),
+        21 => world.tell(node, Event::ReplicaFault { reason: "by chance".to_owned() }),
+        22 => dying_host(world, node),
+        23 => world.beats = [false, false],
+        24 => world.beats[node] = !world.beats[node],
+        25 => world.pause(node),
         _ => {
             world.resume(0);
             world.resume(1);
@@ -107,10 +113,24 @@ fn fault(world: &mut World, isolating: bool) {
     }
 }
 
+/// A host whose network fails before the rest of it: it still hears, but is not heard.
+fn dying_host(world: &mut World, node: usize) {
+    let (beats, link) = (world.beats, world.link);
+    world.beats[node] = false;
+    world.link = false;
+    // Less than the heartbeat timeout: the peer learns of the death after it.
+    let agony = world.rng.range(0, TIMEOUT_MS - 500);
+    world.run_for(agony);
+    world.power_off(node);
+    (world.beats, world.link) = (beats, link);
+}
+
 fn heal(world: &mut World) {
     world.beats = [true, true];
     world.link = true;
     world.loss = 0;
+    world.hangs = 0;
+    world.failures = 0;
     for node in 0..2 {
         world.resume(node);
         world.nodes[node].vip_conflict = false;
@@ -139,6 +159,10 @@ fn converge(world: &mut World, chosen: &mut bool) -> Option<String> {
         for node in 0..2 {
             if world.is(node, StateName::Stop, Readiness::NotReady) {
                 world.command(node, Verb::Start);
+            }
+            // Only a stop and a start bring replication back.
+            if world.nodes[node].runner.as_ref().is_some_and(|r| r.core.data_state() == "degraded") {
+                world.command(node, Verb::Stop);
             }
         }
         if blocked(world, 0) && blocked(world, 1) {

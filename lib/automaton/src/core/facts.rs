@@ -90,16 +90,20 @@ impl Core {
         if paired(&report) && !self.replica.as_ref().is_some_and(paired) {
             self.heard_since_paired = false;
         }
-        if self.state.name == StateName::Second
-            && report.role == ReplicaRole::Secondary
-            && report.peer == ReplicaPeer::InSync
-            && report.standing == Standing::Paired
-            && !self.must_follow
-        {
-            self.synced = true;
-        }
         self.replica = Some(report);
         self.replica_fresh = true;
+    }
+
+    /// The right to take over: in sync, and the primary knows this life of ours. A primary that has not noticed our restart yet
+    /// may be about to go on alone because of it.
+    pub(super) fn note_sync(&mut self) {
+        let in_sync = self.replica.as_ref().is_some_and(|r| {
+            r.role == ReplicaRole::Secondary && r.peer == ReplicaPeer::InSync && r.standing == Standing::Paired
+        });
+        let named = self.peer().is_some_and(|p| p.state.name.serves() && p.partner == self.incarnation);
+        if self.state.name == StateName::Second && in_sync && named && !self.must_follow {
+            self.synced = true;
+        }
     }
 
     /// An order was carried out. The snapshot usually came before; where it did not, the facts that the order implies are
@@ -134,6 +138,7 @@ impl Core {
         match order {
             ReplicaOrder::Retire => self.engaged = false,
             ReplicaOrder::ExcludePeer => {
+                self.partner = 0;
                 self.outdate_wanted = false;
                 self.stream_deadline = None;
             }

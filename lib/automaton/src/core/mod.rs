@@ -23,6 +23,20 @@ const EPOCHS_PUBLISHED: usize = 8;
 /// How often a node tries again whose address was in use by somebody else.
 const VIP_RETRY_MS: u64 = 10_000;
 
+/// A rule left out on purpose.
+#[cfg_attr(not(feature = "mutations"), allow(dead_code))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Weakness {
+    /// A secondary that was not in sync in this life takes over.
+    TakesOverUnsynced,
+    /// A node that was only paired starts without its peer.
+    StartsPaired,
+    /// The primary excludes its peer as soon as the stream is lost, without asking.
+    ExcludesAtOnce,
+    /// A primary whose peer is gone waits for ever.
+    NeverExcludes,
+}
+
 /// What is known of the peer node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reach {
@@ -62,7 +76,7 @@ pub struct Core {
     replica_fresh: bool,
     /// The engine was given a role.
     engaged: bool,
-    /// In sync since this node became SECOND: only then is the standing `paired` enough to take over.
+    /// In sync since this node became SECOND, and named as partner: only then is the standing `paired` enough to take over.
     synced: bool,
     /// A message of the peer came since both became paired: what it said before proves nothing.
     heard_since_paired: bool,
@@ -81,6 +95,7 @@ pub struct Core {
     outdate_wanted: bool,
     outdate_done: bool,
     alone_from_prim: bool,
+    partner: u64,
 
     // Deadlines, monotonic ms.
     stream_deadline: Option<u64>,
@@ -96,6 +111,8 @@ pub struct Core {
     resources: BTreeMap<String, String>,
     remote: String,
     last_complaint: Option<String>,
+    #[cfg(feature = "mutations")]
+    weakness: Option<Weakness>,
 }
 
 impl Core {
@@ -134,6 +151,7 @@ impl Core {
             outdate_wanted: false,
             outdate_done: false,
             alone_from_prim: false,
+            partner: 0,
             stream_deadline: None,
             swap_deadline: None,
             vip_retry: None,
@@ -144,7 +162,26 @@ impl Core {
             resources: BTreeMap::new(),
             remote: String::new(),
             last_complaint: None,
+            #[cfg(feature = "mutations")]
+            weakness: None,
         }
+    }
+
+    /// Leaves a rule out.
+    #[cfg(feature = "mutations")]
+    pub fn weaken(&mut self, weakness: Weakness) {
+        self.weakness = Some(weakness);
+    }
+
+    #[cfg(feature = "mutations")]
+    fn weak(&self, weakness: Weakness) -> bool {
+        self.weakness == Some(weakness)
+    }
+
+    #[cfg(not(feature = "mutations"))]
+    #[allow(clippy::unused_self)] // same call as with the feature
+    const fn weak(&self, _: Weakness) -> bool {
+        false
     }
 
     /// Takes one event and answers with the actions to execute, in order.
@@ -153,6 +190,7 @@ impl Core {
         self.now = self.now.max(now_ms);
         self.wall = wall_ms;
         self.learn(event);
+        self.note_sync();
         self.watch_stream();
         self.exclude_beside();
         // Each pass either starts a job or changes the state; the bound only guards against a mistake in the rules.
@@ -207,6 +245,7 @@ impl Core {
             swap_wanted: self.swap_wanted,
             outdate_wanted: self.outdate_wanted,
             outdate_done: self.outdate_done,
+            partner: self.partner,
             degraded: self.degraded,
         }
     }
@@ -333,6 +372,9 @@ impl Core {
             StateName::Alone if was.name != StateName::Alone => self.alone_from_prim = was.name == StateName::Prim,
             StateName::Second if was.name != StateName::Second => self.synced = self.handover,
             _ => {}
+        }
+        if state.name != StateName::Prim {
+            self.partner = 0;
         }
         if state.name != StateName::Second {
             self.handover = false;

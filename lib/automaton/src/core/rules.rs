@@ -1,7 +1,7 @@
 //! Which transition the present facts demand, asked whenever nothing is under way.
 
 use super::run::{JobKind, StopRequest, Then};
-use super::{Core, Reach};
+use super::{Core, Reach, Weakness};
 use crate::action::ReplicaOrder;
 use crate::decide::{self, Decision, Intent, Why};
 use crate::event::{ReplicaPeer, ReplicaRole, Verb};
@@ -47,7 +47,11 @@ impl Core {
             }
             self.failover_hold = false;
         }
-        let intent = self.intent;
+        let mut intent = self.intent;
+        let reckless = self.weak(Weakness::StartsPaired) && self.standing() == Standing::Paired;
+        if reckless && self.reach == Reach::Down {
+            intent = Intent::PrimForce;
+        }
         match decide::start(intent, &self.published(), self.peer_view(), &self.settings) {
             Decision::Await => {
                 self.wake();
@@ -144,6 +148,9 @@ impl Core {
                 self.auto_swap = false;
                 return self.move_to(StateName::Alone, "start");
             }
+            if self.peer_joined() {
+                self.partner = self.peer().map_or(0, |p| p.incarnation);
+            }
             let wanted = self.peer().is_some_and(|p| p.swap_wanted);
             if (wanted || self.auto_swap) && self.can_swap() {
                 if !wanted {
@@ -201,7 +208,8 @@ impl Core {
             return self.rule_action(Verb::Wait, "interface_failure");
         }
         let standing = self.standing();
-        let usable = !self.settings.replicated || (standing == Standing::Paired && self.synced);
+        let usable = !self.settings.replicated
+            || (standing == Standing::Paired && (self.synced || self.weak(Weakness::TakesOverUnsynced)));
         let pause = StopRequest { action: "stopwait", then: Then::Nothing, forced: false, pause: true };
         if let Some(why) = self.peer_gone() {
             self.swap_wanted = false;

@@ -1,6 +1,6 @@
 //! How a transition is carried out: one step after the other, each awaited; and what interrupts it.
 
-use super::{Core, VIP_RETRY_MS};
+use super::{Core, VIP_RETRY_MS, Weakness};
 use crate::action::{Action, PeerMode, ReplicaOrder};
 use crate::plan::{Request, Step, build};
 use crate::state::{Readiness, State, StateName};
@@ -177,7 +177,7 @@ impl Core {
                 return;
             }
             // Done beside a script already, or the engine is gone.
-            ReplicaOrder::ExcludePeer if !self.serves_paired() => return,
+            ReplicaOrder::ExcludePeer if !self.serves_paired() || self.weak(Weakness::NeverExcludes) => return,
             ReplicaOrder::Retire if !self.engaged || self.degraded => return,
             _ => {}
         }
@@ -207,6 +207,7 @@ impl Core {
             || !self.state.name.serves()
             || !self.serves_paired()
             || !lawful
+            || self.weak(Weakness::NeverExcludes)
         {
             return;
         }
@@ -217,6 +218,9 @@ impl Core {
 
     /// The peer promised not to take over (answer to `outdate_wanted`).
     pub(super) fn outdated_peer(&self) -> bool {
+        if self.weak(Weakness::ExcludesAtOnce) && self.stream_deadline.is_some() {
+            return true;
+        }
         self.outdate_wanted && self.peer().is_some_and(|p| p.outdate_done)
     }
 

@@ -1,12 +1,14 @@
 //! What happens to two nodes: hosts, runners, heartbeats, streams and clients around the real cores, in one thread.
 
-use crate::engine::{Engine, Mutation, Phase, Stream};
+mod beats;
+mod stream;
+
+use crate::engine::{Engine, Mutation, Stream};
 use crate::rng::Rng;
 use automaton::{
     Action, Core, DefaultPrimary, Event, Persisted, Published, Readiness, ReplicaOrder, ReplicaPeer, ReplicaRole,
     Settings, State, StateName, Verb,
 };
-use lineage::{EpochId, Relation, Standing};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 pub const TIMEOUT_MS: u64 = 2_000;
@@ -80,6 +82,9 @@ pub struct World {
     /// The replication network works.
     pub link: bool,
     pub slow_scripts: bool,
+    /// Percent of scripts that hang until they are killed, and of orders to the engine that fail.
+    pub hangs: u64,
+    pub failures: u64,
     pub mutation: Mutation,
     pub acked: BTreeSet<u64>,
     pub violations: Vec<String>,
@@ -142,6 +147,8 @@ impl World {
             beats: [true; 2],
             link: true,
             slow_scripts: false,
+            hangs: 0,
+            failures: 0,
             mutation,
             acked: BTreeSet::new(),
             violations: Vec::new(),
@@ -218,8 +225,12 @@ impl World {
         let incarnation = self.rng.draw();
         let n = &mut self.nodes[node];
         n.life += 1;
+        let mut core = Core::new(n.settings.clone(), n.persisted.clone(), incarnation);
+        if let Mutation::Rule(weakness) = self.mutation {
+            core.weaken(weakness);
+        }
         n.runner = Some(Runner {
-            core: Core::new(n.settings.clone(), n.persisted.clone(), incarnation),
+            core,
             heartbeat: false,
             seq: 0,
             published: None,
@@ -473,12 +484,19 @@ impl World {
 
     fn script_ends(&mut self, node: usize, life: u64, id: u64, name: &str) {
         if self.nodes[node].life == life {
+            let was = self.nodes[node].app;
             match name {
                 "start_prim" => self.nodes[node].app = true,
                 "stop_prim" | "prestart" => self.nodes[node].app = false,
                 _ => {}
             }
-            self.core(node, life, Event::ScriptDone { id, exit: Some(0) });
+            // A killed stop script leaves the application running; the forced one must end it.
+            let hangs = name.starts_with("stop_") && self.rng.chance(self.hangs);
+            if hangs && name == "stop_prim" {
+                self.nodes[node].app = was;
+            }
+            let exit = (!hangs).then_some(0);
+            self.core(node, life, Event::ScriptDone { id, exit });
         }
     }
 
@@ -495,339 +513,5 @@ impl World {
         }
         self.nodes[node].vip = held;
         self.core(node, life, Event::VipDone { id });
-    }
-
-    // Heartbeats.
-
-    fn send(&mut self, node: usize, bye: bool) {
-        let Some(runner) = self.nodes[node].runner.as_mut() else { return };
-        let Some(state) = runner.published.clone() else { return };
-        runner.seq += 1;
-        let seq = runner.seq;
-        let life = self.nodes[node].life;
-        if self.beats[node] && !self.rng.chance(self.loss) {
-            let delay = self.rng.range(1, 30);
-            self.at(delay, Ev::Packet { to: 1 - node, life, seq, state, bye });
-        }
-    }
-
-    fn packet(&mut self, to: usize, life: u64, seq: u64, state: Published, bye: bool) {
-        let now = self.now;
-        let Some(runner) = self.nodes[to].runner.as_mut() else { return };
-        if !runner.heartbeat || runner.heard.as_ref().is_some_and(|(l, s, ..)| (*l, *s) >= (life, seq)) {
-            return;
-        }
-        runner.last_heard = now;
-        let news = runner.verdict != Some(true)
-            || runner.heard.as_ref().is_none_or(|(_, _, old, old_bye)| *old != state || *old_bye != bye);
-        runner.heard = Some((life, seq, state.clone(), bye));
-        let up = runner.verdict == Some(true);
-        runner.verdict = Some(true);
-        if !up {
-            self.tell(to, Event::PeerUp);
-        }
-        if news {
-            self.tell(to, Event::PeerState { state, bye });
-        }
-    }
-
-    fn pulse(&mut self, node: usize, life: u64) {
-        if self.nodes[node].life != life {
-            return;
-        }
-        self.send(node, false);
-        let now = self.now;
-        let Some(runner) = self.nodes[node].runner.as_mut() else { return };
-        if !runner.heartbeat {
-            return;
-        }
-        if runner.verdict != Some(false) && now.saturating_sub(runner.last_heard) > TIMEOUT_MS {
-            runner.verdict = Some(false);
-            let other = &self.nodes[1 - node];
-            let alive = other.runner.as_ref().is_some_and(|r| r.heartbeat && r.published.is_some());
-            if alive {
-                self.isolation = true;
-            }
-            self.tell(node, Event::PeerDown);
-        }
-        self.at(PULSE_MS, Ev::Pulse { node, life });
-    }
-
-    // Replication.
-
-    fn epoch(&mut self) -> EpochId {
-        EpochId((u128::from(self.rng.draw()) << 64) | u128::from(self.rng.draw()))
-    }
-
-    fn carry_out(&mut self, node: usize, life: u64, id: u64, order: ReplicaOrder, tries: u32) {
-        if self.nodes[node].life != life || !self.nodes[node].engine.running {
-            return;
-        }
-        let epoch = self.epoch();
-        let mutation = self.mutation;
-        let live = self.stream.as_ref().is_some_and(|s| s.phase == Phase::Live && self.nodes[node].stream == s.id);
-        let engine = &mut self.nodes[node].engine;
-        let drained = (live && engine.pending.is_empty()) || tries > 20;
-        if tries > 20 && matches!(order, ReplicaOrder::Demote) {
-            return self.answer(node, Event::ReplicaFailed { id, reason: "the stream is not drained".to_owned() });
-        }
-        let effect = engine.order(&order, epoch, drained, mutation);
-        if effect.later {
-            return self.at(50, Ev::Order { node, life, id, order, tries: tries + 1 });
-        }
-        if let Some(reason) = effect.failed {
-            return self.answer(node, Event::ReplicaFailed { id, reason: reason.to_owned() });
-        }
-        if let Some(as_peer) = effect.close {
-            self.close(Some(node), as_peer);
-        }
-        if let Some(forced) = effect.serves_alone {
-            self.begins_alone(node, forced);
-        }
-        self.ack(&effect.acked);
-        self.report(node);
-        self.answer(node, Event::ReplicaDone { id });
-    }
-
-    /// R4: who begins to serve without its peer has everything that was acknowledged.
-    fn begins_alone(&mut self, node: usize, forced: bool) {
-        let has: BTreeSet<u64> = self.nodes[node].engine.data.iter().copied().collect();
-        let missing = self.acked.difference(&has).count();
-        if missing == 0 {
-            return;
-        }
-        if forced || self.isolation {
-            // Given up by the operator, or by the compromise of two nodes without an arbiter.
-            self.acked.retain(|w| has.contains(w));
-        } else {
-            self.violate(format!("node{} serves without {missing} acknowledged writes", node + 1));
-        }
-    }
-
-    fn close(&mut self, by: Option<usize>, as_peer: ReplicaPeer) {
-        let Some(stream) = self.stream.as_ref().map(|s| s.id) else { return };
-        if let Some(node) = by
-            && self.nodes[node].stream != stream
-        {
-            return;
-        }
-        self.stream = None;
-        for node in 0..2 {
-            if Some(node) != by && self.nodes[node].stream == stream {
-                let delay = self.rng.range(0, 300);
-                self.at(delay, Ev::Lost { node, stream, as_peer });
-            }
-        }
-    }
-
-    fn lose(&mut self, node: usize, stream: u64, as_peer: ReplicaPeer) {
-        let n = &mut self.nodes[node];
-        if n.stream != stream || !n.engine.running || n.engine.peer == ReplicaPeer::Absent {
-            return;
-        }
-        n.stream = 0;
-        n.engine.peer = as_peer;
-        self.report(node);
-        if self.mutation == Mutation::HastyDetector {
-            self.tell(node, Event::PeerDown);
-        }
-    }
-
-    fn streams(&mut self) {
-        self.at(50, Ev::Streams);
-        let usable = |n: &Node| n.on && !n.paused && n.engine.running;
-        let up = self.link && self.nodes.iter().all(usable);
-        if let Some(stream) = &self.stream {
-            let [primary, secondary] = [&self.nodes[stream.primary], &self.nodes[1 - stream.primary]];
-            let alive = up
-                && primary.engine.role == ReplicaRole::Primary
-                && secondary.engine.role == ReplicaRole::Secondary
-                && secondary.engine.follow
-                && primary.stream == stream.id
-                && secondary.stream == stream.id;
-            if !alive {
-                self.close(None, ReplicaPeer::Lost);
-            }
-            return;
-        }
-        if !up || self.rng.chance(50) {
-            return;
-        }
-        let Some(primary) = (0..2).find(|n| self.nodes[*n].engine.role == ReplicaRole::Primary) else { return };
-        let secondary = 1 - primary;
-        if self.nodes[secondary].engine.role != ReplicaRole::Secondary || !self.nodes[secondary].engine.follow {
-            return;
-        }
-        self.connect(primary, secondary);
-    }
-
-    fn connect(&mut self, primary: usize, secondary: usize) {
-        let (p, s) = (&self.nodes[primary].engine, &self.nodes[secondary].engine);
-        let prefix = p.data.starts_with(&s.data);
-        let paired = s.standing == Standing::Paired && p.lineage.compare(&s.lineage) == Relation::Same && !s.full;
-        let resume = p.standing == Standing::Paired && paired && prefix;
-        if p.standing == Standing::Paired && !resume {
-            // Service goes on alone first: a copy cannot be made while nothing may be acknowledged.
-            return;
-        }
-        self.streams += 1;
-        let id = self.streams;
-        let phase = if resume { Phase::Marked(p.data.len()) } else { Phase::Copying };
-        self.stream = Some(Stream { id, primary, phase });
-        let data = p.data.clone();
-        for node in [primary, secondary] {
-            self.nodes[node].stream = id;
-            self.nodes[node].engine.peer = ReplicaPeer::Syncing;
-        }
-        let delay = self.rng.range(5, 40);
-        if resume {
-            self.at(delay, Ev::Adopt { stream: id, data });
-        } else {
-            let early = self.mutation == Mutation::PairedTooSoon;
-            let lineage = self.nodes[primary].engine.lineage.clone();
-            let engine = &mut self.nodes[secondary].engine;
-            engine.standing = if early { Standing::Paired } else { Standing::Inconsistent };
-            if early {
-                engine.lineage = lineage;
-            }
-            // A mixture: not even a prefix of what it was.
-            engine.data.clear();
-            engine.durable = 0;
-            let delay = self.rng.range(100, 4_000);
-            self.at(delay, Ev::Marker { stream: id });
-        }
-        self.report(primary);
-        self.report(secondary);
-    }
-
-    fn ends(&self, stream: u64) -> Option<(usize, usize)> {
-        let s = self.stream.as_ref().filter(|s| s.id == stream)?;
-        Some((s.primary, 1 - s.primary))
-    }
-
-    /// The copy is complete: the primary is paired from here on, before the secondary knows.
-    fn marker(&mut self, stream: u64) {
-        let Some((primary, _)) = self.ends(stream) else { return };
-        let engine = &mut self.nodes[primary].engine;
-        engine.standing = Standing::Paired;
-        let data = engine.data.clone();
-        if let Some(s) = self.stream.as_mut() {
-            s.phase = Phase::Marked(data.len());
-        }
-        self.report(primary);
-        let delay = self.rng.range(5, 80);
-        self.at(delay, Ev::Adopt { stream, data });
-    }
-
-    fn adopt(&mut self, stream: u64, data: Vec<u64>) {
-        // What was received before a loss still counts, unless the engine was told to give it up.
-        let node = self.ends(stream).map(|(_, s)| s).or_else(|| {
-            (0..2).find(|n| self.nodes[*n].stream == stream && self.nodes[*n].engine.role == ReplicaRole::Secondary)
-        });
-        let Some(node) = node else { return };
-        if !self.nodes[node].engine.follow || !self.nodes[node].engine.running || self.nodes[node].paused {
-            return;
-        }
-        let lineage = self.nodes[1 - node].engine.lineage.clone();
-        let engine = &mut self.nodes[node].engine;
-        engine.data = data;
-        engine.durable = engine.data.len();
-        engine.full = false;
-        engine.standing = Standing::Paired;
-        engine.lineage = lineage;
-        if self.stream.as_ref().is_some_and(|s| s.id == stream) {
-            engine.peer = ReplicaPeer::InSync;
-            let delay = self.rng.range(5, 40);
-            self.at(delay, Ev::Live { stream });
-        }
-        self.report(node);
-    }
-
-    fn live(&mut self, stream: u64) {
-        let Some((primary, secondary)) = self.ends(stream) else { return };
-        if self.nodes[primary].paused || self.nodes[primary].stream != stream {
-            return;
-        }
-        if let Some(s) = self.stream.as_mut() {
-            s.phase = Phase::Live;
-        }
-        let engine = &mut self.nodes[primary].engine;
-        engine.peer = ReplicaPeer::InSync;
-        let pending = std::mem::take(&mut engine.pending);
-        self.ack(&pending);
-        let _ = secondary;
-        self.report(primary);
-    }
-
-    fn write(&mut self) {
-        let delay = self.rng.range(5, 40);
-        self.at(delay, Ev::Write);
-        if !self.writing {
-            return;
-        }
-        let serves = |n: &Node| n.on && !n.paused && n.app && n.engine.running && n.engine.role == ReplicaRole::Primary;
-        let alone = |n: &Node| serves(n) && n.engine.standing == Standing::Alone;
-        if self.nodes.iter().all(alone) && !self.isolation {
-            self.violate("both nodes acknowledge alone");
-        }
-        for node in 0..2 {
-            if !serves(&self.nodes[node]) {
-                continue;
-            }
-            let mutation = self.mutation;
-            let engine = &mut self.nodes[node].engine;
-            if engine.frozen() && mutation != Mutation::NoFreeze {
-                continue;
-            }
-            let id = self.next_write;
-            self.next_write += 1;
-            engine.data.push(id);
-            let frozen = engine.frozen();
-            if engine.standing == Standing::Alone || mutation == Mutation::AckEarly || frozen {
-                engine.durable = engine.data.len();
-                self.ack(&[id]);
-            } else {
-                engine.pending.push(id);
-            }
-            if let Some(stream) = self.stream.as_ref().filter(|s| s.phase == Phase::Live && s.primary == node) {
-                let (stream, data) = (stream.id, self.nodes[node].engine.data.clone());
-                let delay = self.rng.range(1, 10);
-                self.at(delay, Ev::Apply { stream, data });
-            }
-        }
-    }
-
-    fn apply(&mut self, stream: u64, data: Vec<u64>) {
-        let Some((_, node)) = self.ends(stream) else { return };
-        if !self.link || self.nodes[node].paused || !self.nodes[node].engine.follow {
-            return;
-        }
-        let checkpoint = self.rng.chance(10);
-        let engine = &mut self.nodes[node].engine;
-        if data.len() > engine.data.len() {
-            engine.data.clone_from(&data);
-        }
-        if checkpoint {
-            engine.durable = engine.data.len();
-        }
-        let delay = self.rng.range(1, 10);
-        self.at(delay, Ev::Ack { stream, data });
-    }
-
-    fn acknowledge(&mut self, stream: u64, data: Vec<u64>) {
-        let Some((node, _)) = self.ends(stream) else { return };
-        if !self.link || self.nodes[node].paused || self.nodes[node].stream != stream {
-            return;
-        }
-        let has: BTreeSet<u64> = data.into_iter().collect();
-        let engine = &mut self.nodes[node].engine;
-        let acked: Vec<u64> = engine.pending.iter().copied().filter(|w| has.contains(w)).collect();
-        engine.pending.retain(|w| !has.contains(w));
-        engine.durable = engine.data.len();
-        self.ack(&acked);
-    }
-
-    fn ack(&mut self, writes: &[u64]) {
-        self.acked.extend(writes);
     }
 }
