@@ -13,6 +13,9 @@ const OWN: [&str; 3] = ["/etc/sk", "/var/lib/sk", "/run/sk"];
 /// File systems of the kernel.
 const KERNEL: [&str; 3] = ["/proc", "/sys", "/dev"];
 
+/// Memory a compiled expression may take, in bytes; the same limit as where expressions are used.
+const REGEX_LIMIT: usize = 1 << 20;
+
 const WITHOUT_EFFECT: [(&str, &str); 18] = [
     ("mountover", "it belongs to earlier versions"),
     ("mountoversuffix", "the directory is not renamed, replication is mounted over it"),
@@ -168,15 +171,21 @@ fn exclusion(element: &Node, found: &mut Diagnostics) -> Option<NotReplicated> {
         return relative(path, span, found).map(NotReplicated::Path);
     }
     let (text, span) = regex?;
-    check_regex(text.strip_prefix('!').unwrap_or(text), span, found);
+    let body = text.strip_prefix('!').unwrap_or(text);
+    // As the replication does: names are bytes.
+    let built = regex::bytes::RegexBuilder::new(body).unicode(false).size_limit(REGEX_LIMIT).build();
+    regex_built(body, built.err(), span, found);
     Some(NotReplicated::Regex(text.to_owned()))
 }
 
-/// Reports an expression that cannot be compiled.
+/// Reports an expression for text that cannot be compiled.
 pub(crate) fn check_regex(text: &str, span: Span, found: &mut Diagnostics) {
-    // As those who use it: names are bytes.
-    let built = regex::bytes::RegexBuilder::new(text).unicode(false).size_limit(1 << 20).build();
-    if let Err(error) = built {
+    let built = regex::RegexBuilder::new(text).size_limit(REGEX_LIMIT).build();
+    regex_built(text, built.err(), span, found);
+}
+
+fn regex_built(text: &str, error: Option<regex::Error>, span: Span, found: &mut Diagnostics) {
+    if let Some(error) = error {
         let reason = error.to_string();
         let reason = reason.lines().last().unwrap_or_default().trim_start_matches("error: ");
         let message = format!("{} is not a regular expression: {reason}", quoted(text));
