@@ -409,6 +409,32 @@ fn the_end_of_the_runner_releases_a_frozen_primary_at_once() {
 }
 
 #[test]
+fn a_full_disk_of_the_secondary_is_not_the_applications_problem() {
+    if !possible() {
+        return;
+    }
+    let mut pair = Pair::new(json!({}));
+    let options = Some("size=4m");
+    nix::mount::mount(Some("none"), &pair.b.dir, Some("tmpfs"), nix::mount::MsFlags::empty(), options).unwrap();
+    pair.a.done(json!({"kind":"primary","peer":"excluded","force":true}));
+    pair.b.done(json!({"kind":"secondary"}));
+    pair.a.until_replica("in sync", |r| r["peer"] == "in_sync");
+    let path = pair.a.dir.join("large");
+    let application = std::thread::spawn(move || {
+        let mut file = std::fs::File::create(path).unwrap();
+        file.write_all(&vec![1; 8 << 20]).unwrap();
+        file.sync_all().unwrap();
+    });
+    let lost = pair.a.until("the loss", |e| e["kind"] == "stream_lost");
+    assert!(lost["reason"].as_str().unwrap().contains("No space left"), "{lost}");
+    pair.b.until_replica("its confession", |r| r["standing"] == "outdated");
+    pair.a.until_replica("freeze", |r| r["frozen"] == true);
+    pair.a.done(json!({"kind":"exclude_peer"}));
+    application.join().expect("the application saw an error");
+    assert_eq!(std::fs::metadata(pair.a.dir.join("large")).unwrap().len(), 8 << 20);
+}
+
+#[test]
 fn termination_drains_and_says_goodbye() {
     if !possible() {
         return;
