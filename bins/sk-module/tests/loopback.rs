@@ -1,0 +1,324 @@
+//! Two runners on this machine's loopback addresses, with real heartbeats and scripts; no replication, no virtual address.
+
+use serde_json::Value;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::Once;
+use std::time::{Duration, Instant};
+
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// The runner starts `sk-heartbeat` and `sk-errd` from the directory it is in itself.
+fn build_children() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args(["build", "--quiet", "-p", "sk-heartbeat", "-p", "sk-errd"]).current_dir(env!("CARGO_MANIFEST_DIR"));
+        if !cfg!(debug_assertions) {
+            cargo.arg("--release");
+        }
+        assert!(cargo.status().expect("cargo").success());
+    });
+}
+
+fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !condition() {
+        assert!(begun.elapsed() < DEADLINE, "not within {DEADLINE:?}: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+struct Node {
+    name: &'static str,
+    root: PathBuf,
+    runner: Option<Child>,
+}
+
+impl Node {
+    /// A node with its own roots and the module `m`. `port` keeps tests apart.
+    fn new(directory: &Path, name: &'static str, port: u16, service: &str, user: &str, errd: &str) -> Self {
+        build_children();
+        let root = directory.join(name);
+        let source = root.join("etc/modules/m");
+        fs::create_dir_all(source.join("conf")).unwrap();
+        fs::create_dir_all(source.join("bin")).unwrap();
+        fs::write(
+            root.join("etc/cluster.xml"),
+            r#"<cluster><lans><lan name="default"><node name="node1" addr="127.0.0.1"/><node name="node2" addr="127.0.0.2"/></lan></lans></cluster>"#,
+        )
+        .unwrap();
+        let key = root.join("etc/cluster.key");
+        fs::write(&key, "ab".repeat(32)).unwrap();
+        fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+        fs::write(
+            source.join("conf/userconfig.xml"),
+            format!(
+                r#"<safe><service mode="mirror" {service}><heart port="{port}" pulse="50ms" timeout="1000ms"><heartbeat name="default"/></heart><user {user}><var name="WORD" value="two words"/></user>{errd}</service></safe>"#
+            ),
+        )
+        .unwrap();
+        let node = Self { name, root, runner: None };
+        for script in ["prestart", "start_prim", "stop_prim", "start_second", "stop_second", "poststop", "transition"] {
+            node.script(script, "");
+        }
+        node
+    }
+
+    /// Every script notes its name and arguments; `more` follows.
+    fn script(&self, name: &str, more: &str) {
+        let path = self.root.join("etc/modules/m/bin").join(name);
+        let text = format!("#!/bin/sh\necho \"{name} $*\" >>{}\n{more}\n", self.root.join("calls").display());
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sk-module"));
+        command.args(args).env("SK_NODE", self.name).env("SAFEMODULE", "m").env("NO_COLOR", "1");
+        for (variable, part) in [("SK_ETC", "etc"), ("SK_VAR", "var"), ("SK_RUN", "run"), ("SK_SAFE", "safe")] {
+            command.env(variable, self.root.join(part));
+        }
+        command
+    }
+
+    fn sk(&self, args: &[&str]) -> Output {
+        self.command(args).output().unwrap()
+    }
+
+    fn ok(&self, args: &[&str]) -> String {
+        let output = self.sk(args);
+        assert!(output.status.success(), "{} {args:?}: {output:?}", self.name);
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn configure(&self) {
+        self.ok(&["config", "--id", "7"]);
+    }
+
+    /// The runner itself, without a guard: its end is the test's business.
+    fn run(&mut self) {
+        let log = fs::File::create(self.root.join("runner.err")).unwrap();
+        self.runner = Some(self.command(&["run", "m"]).stdout(Stdio::null()).stderr(log).spawn().unwrap());
+        wait_for("the runner answers", || {
+            self.root.join("run/m/control").exists() && self.sk(&["get", "-r", "state.local"]).status.code() != Some(3)
+        });
+    }
+
+    fn state(&self) -> String {
+        let value: Value = serde_json::from_str(&self.ok(&["state", "--json"])).unwrap();
+        format!("{} {}", value["state"].as_str().unwrap(), value["readiness"].as_str().unwrap())
+    }
+
+    fn wait(&self, state: &str) {
+        wait_for(&format!("{} in {state}: {}", self.name, self.log()), || self.state() == state);
+    }
+
+    fn calls(&self) -> Vec<String> {
+        fs::read_to_string(self.root.join("calls")).unwrap_or_default().lines().map(str::to_owned).collect()
+    }
+
+    fn forget_calls(&self) {
+        fs::write(self.root.join("calls"), "").unwrap();
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.root.join("var/modules/m/log")).unwrap_or_default()
+    }
+
+    fn kill_runner(&mut self) {
+        let mut runner = self.runner.take().unwrap();
+        runner.kill().unwrap();
+        runner.wait().unwrap();
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if let Some(mut runner) = self.runner.take() {
+            // The children see the end of their input.
+            let _ = runner.kill();
+            let _ = runner.wait();
+        }
+    }
+}
+
+fn pair(directory: &Path, port: u16, service: &str, user: &str) -> (Node, Node) {
+    let make = |name| {
+        let mut node = Node::new(directory, name, port, service, user, "");
+        node.configure();
+        node.run();
+        node
+    };
+    (make("node1"), make("node2"))
+}
+
+#[test]
+fn scripts_run_in_the_documented_order_with_arguments_and_environment() {
+    let directory = tempfile::tempdir().unwrap();
+    let (one, two) = pair(directory.path(), 18_101, "", "");
+    one.script("start_prim", &format!("env >{}", one.root.join("env").display()));
+    // Edited, not applied: the running module keeps what was applied.
+    one.ok(&["prim", "--wait"]);
+    one.wait("ALONE Ready");
+    assert!(!one.root.join("env").exists());
+    two.ok(&["start", "--wait"]);
+    one.wait("PRIM Ready");
+    two.wait("SECOND Ready");
+    assert_eq!(
+        one.calls(),
+        [
+            "transition STOP WAIT start",
+            "prestart STOP WAIT start",
+            "transition WAIT ALONE start",
+            "start_prim WAIT ALONE start",
+            "transition ALONE PRIM start"
+        ]
+    );
+    two.forget_calls();
+    one.forget_calls();
+    one.ok(&["stop", "--wait"]);
+    two.wait("ALONE Ready");
+    assert_eq!(
+        two.calls(),
+        ["stop_second SECOND ALONE start", "transition SECOND ALONE start", "start_prim SECOND ALONE start"]
+    );
+    let stopped = one.calls();
+    assert_eq!(stopped.first().map(String::as_str), Some("stop_prim PRIM WAIT stop"));
+    assert!(stopped.iter().any(|c| c.starts_with("stop_prim force")), "{stopped:?}");
+    assert!(two.log().contains("Action alone called by heart: remote stop"), "{}", two.log());
+
+    one.configure();
+    one.ok(&["prim"]);
+    wait_for("prim is refused while the peer serves", || one.log().contains("Requested prim start aborted"));
+    one.wait("STOP NotReady");
+    two.ok(&["stop", "--wait"]);
+    one.ok(&["prim", "--wait"]);
+    let environment = fs::read_to_string(one.root.join("env")).unwrap();
+    for line in ["SAFEMODULE=m", "WORD=two words", &format!("SAFEVAR={}", one.root.join("var").display())] {
+        assert!(environment.lines().any(|l| l == line), "{line} in {environment}");
+    }
+    let userlog = fs::read_dir(one.root.join("var/modules/m"))
+        .unwrap()
+        .flatten()
+        .find(|e| e.file_name().to_string_lossy().ends_with("_start_prim.ulog"))
+        .expect("an output file");
+    let first = fs::read_to_string(userlog.path()).unwrap();
+    assert!(first.starts_with("----------- 20") && first.lines().next().unwrap().ends_with(" start_prim"), "{first}");
+    one.ok(&["stop", "--wait"]);
+    // The decisions are taken again, bit for bit.
+    for node in [&one, &two] {
+        let journal = node.root.join("var/modules/m/journal.jsonl");
+        let verdict = node.ok(&["replay", "--quiet", journal.to_str().unwrap()]);
+        assert!(verdict.contains(" 0 decided differently"), "{verdict}");
+    }
+}
+
+#[test]
+fn a_dead_runner_is_a_failover_and_its_successor_joins() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut one, two) = pair(directory.path(), 18_102, "", "");
+    one.ok(&["prim", "--wait"]);
+    two.ok(&["start", "--wait"]);
+    one.wait("PRIM Ready");
+    two.wait("SECOND Ready");
+    one.kill_runner();
+    two.wait("ALONE Ready");
+    assert!(two.log().contains("Action alone called by heart: no heartbeat"), "{}", two.log());
+    // It was wanted: it starts by itself.
+    one.run();
+    one.wait("SECOND Ready");
+    two.wait("PRIM Ready");
+    two.ok(&["swap", "--wait"]);
+    one.wait("PRIM Ready");
+    two.wait("SECOND Ready");
+    for node in [&two, &one] {
+        node.ok(&["stop", "--wait"]);
+    }
+}
+
+#[test]
+fn a_hanging_stop_script_is_killed_and_the_forced_one_follows() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut one = Node::new(directory.path(), "node1", 18_103, "", r#"nicestoptimeout="1s" forcestoptimeout="1s""#, "");
+    one.script("stop_prim", "[ \"$1\" = force ] || sleep 1000");
+    one.configure();
+    one.run();
+    one.ok(&["prim", "--wait"]);
+    one.forget_calls();
+    let begun = Instant::now();
+    one.ok(&["stop", "--wait"]);
+    assert!(begun.elapsed() >= Duration::from_secs(1));
+    assert_eq!(one.state(), "STOP NotReady");
+    assert!(one.log().contains("Script stop_prim did not end in time and was killed"), "{}", one.log());
+    assert!(one.calls().iter().any(|c| c.starts_with("stop_prim force")), "{:?}", one.calls());
+}
+
+#[test]
+fn errd_restarts_the_application_and_maxloop_ends_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let marker = format!("sk-loop-{}", std::process::id());
+    let errd = format!(
+        r#"<errd polltimer="1"><proc name="sleep" argregex=".*sleep 987{}.*" class="prim" action="restart"/></errd>"#,
+        std::process::id()
+    );
+    let mut one = Node::new(directory.path(), "node1", 18_104, r#"maxloop="2""#, "", &errd);
+    let pid = one.root.join("pid");
+    one.script(
+        "start_prim",
+        &format!("setsid sleep 987{} >/dev/null 2>&1 & echo $! >{}", std::process::id(), pid.display()),
+    );
+    one.script("stop_prim", &format!("kill $(cat {}) 2>/dev/null; true # {marker}", pid.display()));
+    one.configure();
+    one.run();
+    one.ok(&["prim", "--wait"]);
+    for round in 1..=3 {
+        // The process is seen before it is killed: its class is watched.
+        wait_for("errd sees the process", || one.sk(&["get", "-r", "proc.sleep"]).stdout.starts_with(b"up"));
+        let before = one.calls().iter().filter(|c| c.starts_with("start_prim")).count();
+        let victim: i32 = fs::read_to_string(&pid).unwrap().trim().parse().unwrap();
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(victim), nix::sys::signal::Signal::SIGKILL).unwrap();
+        if round <= 2 {
+            wait_for("restarted", || one.calls().iter().filter(|c| c.starts_with("start_prim")).count() > before);
+            one.wait("ALONE Ready");
+        }
+    }
+    one.wait("STOP NotReady");
+    let log = one.log();
+    for message in ["Process sleep not running", "Action restart called by errd", "Action stop called by maxloop"] {
+        assert!(log.contains(message), "{message} in {log}");
+    }
+}
+
+#[test]
+fn bad_input_is_one_clear_refusal() {
+    let directory = tempfile::tempdir().unwrap();
+    let one = Node::new(directory.path(), "node1", 18_105, "", "", "");
+    let refused = |args: &[&str], code: i32, words: &str| {
+        let output = one.sk(args);
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {text}");
+        assert!(text.contains(words), "{args:?}: {words:?} in {text}");
+    };
+    refused(&["start", "-m", "absent"], 2, "no applied configuration");
+    refused(&["stop", "-m", "a/b"], 100, "no module name");
+    refused(&["swap"], 3, "is not running");
+    refused(&["config", "-m", "absent"], 2, "is missing");
+    fs::set_permissions(one.root.join("etc/modules/m/bin/start_prim"), fs::Permissions::from_mode(0o644)).unwrap();
+    refused(&["config"], 2, "not executable");
+    one.script("start_prim", "");
+    fs::write(one.root.join("etc/cluster.key"), "abc").unwrap();
+    refused(&["config"], 2, "cluster.key");
+    fs::write(one.root.join("etc/cluster.key"), "ab".repeat(32)).unwrap();
+    one.configure();
+    let file = one.root.join("etc/modules/m/conf/userconfig.xml");
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, text.replace("pulse=", "puls=")).unwrap();
+    refused(&["config"], 2, "puls");
+    refused(&["check", file.to_str().unwrap()], 2, "puls");
+    assert!(!one.root.join("var/modules/m/active.new").exists(), "nothing is half applied");
+    refused(&["plan", "PRIM", "PRIM", "--action", "fly"], 100, "unknown action");
+    assert!(one.ok(&["plan", "PRIM", "ALONE", "--action", "start"]).contains("transition PRIM ALONE start"));
+}
