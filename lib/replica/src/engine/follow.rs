@@ -26,6 +26,7 @@ use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
@@ -38,8 +39,8 @@ const BACK_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::fr
 const ACK_BYTES: usize = 1024 * 1024;
 /// Pause after something could not be applied (a full disk, say): the next attempt begins with comparing everything.
 const AFTER_FAILURE: Duration = Duration::from_secs(15);
-/// Most bytes put aside in one resynchronisation.
-const SALVAGE_BUDGET: u64 = 64 << 30;
+/// Share of the free space that one resynchronisation may fill with what it puts aside: rescuing old content must not end in a full disk.
+const SALVAGE_SHARE: u64 = 4;
 
 /// A running secondary.
 pub struct Follower {
@@ -59,12 +60,17 @@ pub struct Making {
     pub roots: Vec<OwnedFd>,
 }
 
+/// Space left for us where `path` is, or will be once it is made.
+fn free_bytes(path: &Path) -> u64 {
+    path.ancestors().find_map(|p| rustix::fs::statvfs(p).ok()).map_or(0, |fs| fs.f_frsize.saturating_mul(fs.f_bavail))
+}
+
 impl Making {
     /// `salvage`: what is overwritten or removed never reached the other node, and is put aside first.
     pub fn applier(&self, spec: &Spec, inconsistent: bool, salvage: bool) -> Result<Applier, Failure> {
         let paths: Vec<_> = spec.directories.iter().map(|d| d.path.clone()).collect();
         let directory = spec.salvage_dir.as_ref().filter(|_| salvage);
-        let salvage = directory.map(|d| Salvage::new(d, SystemTime::now(), &paths, SALVAGE_BUDGET));
+        let salvage = directory.map(|d| Salvage::new(d, SystemTime::now(), &paths, free_bytes(d) / SALVAGE_SHARE));
         let options = Options { excludes: self.excludes.clone(), salvage, inconsistent };
         Ok(Applier::new(super::place::duplicate(&self.roots)?, options))
     }
