@@ -1,5 +1,7 @@
 //! Two runners on this machine's loopback addresses, with real heartbeats and scripts; no replication, no virtual address.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a test that cannot go on has failed
+
 use serde_json::Value;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -254,6 +256,20 @@ fn a_hanging_stop_script_is_killed_and_the_forced_one_follows() {
     assert_eq!(one.state(), "STOP NotReady");
     assert!(one.log().contains("Script stop_prim did not end in time and was killed"), "{}", one.log());
     assert!(one.calls().iter().any(|c| c.starts_with("stop_prim force")), "{:?}", one.calls());
+}
+
+#[test]
+fn forcestop_ends_a_hanging_start_script() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut one = Node::new(directory.path(), "node1", 18_106, "", "", "");
+    one.script("start_prim", "sleep 1000");
+    one.configure();
+    one.run();
+    one.ok(&["prim"]);
+    wait_for("start_prim runs", || one.calls().iter().any(|c| c.starts_with("start_prim")));
+    one.ok(&["forcestop", "--wait"]);
+    assert_eq!(one.state(), "STOP NotReady");
+    assert!(one.log().contains("Script start_prim was killed by forcestop"), "{}", one.log());
 }
 
 #[test]

@@ -48,6 +48,11 @@ impl Runner {
             );
         }
         self.facts.refused = None;
+        if matches!(verb, Verb::ForceStop) {
+            for name in self.scripts.kill_all() {
+                self.facts.say('C', "userplug", &format!("Script {name} was killed by forcestop"));
+            }
+        }
         self.tell(Event::Command {
             verb,
             full: request["full"] == json!(true),

@@ -163,6 +163,14 @@ impl Scripts {
         names
     }
 
+    /// Kills every running script (forcestop); returns their names.
+    pub fn kill_all(&mut self) -> Vec<String> {
+        for script in self.running.values_mut() {
+            script.deadline = Some(0);
+        }
+        self.kill_overdue(0)
+    }
+
     pub fn next_deadline(&self) -> Option<u64> {
         self.running.values().filter_map(|s| s.deadline).min()
     }
