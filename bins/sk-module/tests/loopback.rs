@@ -16,11 +16,15 @@ const DEADLINE: Duration = Duration::from_secs(30);
 fn build_children() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
+        // The same profile as this test's own: its directory is named after it.
+        let directory = Path::new(env!("CARGO_BIN_EXE_sk-module")).parent().unwrap();
+        let profile = match directory.file_name().unwrap().to_str().unwrap() {
+            "debug" => "dev",
+            other => other,
+        };
         let mut cargo = Command::new(env!("CARGO"));
-        cargo.args(["build", "--quiet", "-p", "sk-heartbeat", "-p", "sk-errd"]).current_dir(env!("CARGO_MANIFEST_DIR"));
-        if !cfg!(debug_assertions) {
-            cargo.arg("--release");
-        }
+        cargo.args(["build", "--quiet", "--profile", profile, "-p", "sk-heartbeat", "-p", "sk-errd"]);
+        cargo.arg("--target-dir").arg(directory.parent().unwrap()).current_dir(env!("CARGO_MANIFEST_DIR"));
         assert!(cargo.status().expect("cargo").success());
     });
 }
