@@ -142,7 +142,7 @@ fn errd(place: &Place, action: Errd, class: Option<&str>) -> Result<u8, Failure>
         (false, Some(class)) => return Err(Failure::usage(format!("errd {name} takes no class ({class:?})"))),
         _ => {}
     }
-    let reply = need(place, &json!({"verb": "errd", "action": name, "class": class}))?;
+    let reply = need(place, &json!({"verb": "errd", "action": name, "class": class, "origin": origin()}))?;
     if action == Errd::List {
         for process in reply.get("processes").and_then(Value::as_array).into_iter().flatten() {
             put(&resource_line(process))?;

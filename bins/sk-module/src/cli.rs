@@ -38,9 +38,14 @@ pub(crate) struct Module {
 }
 
 impl Module {
+    pub fn is_named(&self) -> bool {
+        self.module.is_some() || std::env::var_os("SAFEMODULE").is_some()
+    }
+
     pub fn name(&self) -> Result<String, Failure> {
         let name = self.module.clone().or_else(|| std::env::var("SAFEMODULE").ok()).ok_or_else(|| {
-            Failure::new(exit::USAGE, "no module named").hint("name it with -m AM, or set SAFEMODULE")
+            Failure::new(exit::USAGE, "which module?")
+                .hint("name it with -m AM, or set SAFEMODULE; sk-module list shows them")
         })?;
         valid_module(&name).map_err(|message| Failure::new(exit::USAGE, message))
     }
@@ -194,7 +199,7 @@ pub(crate) enum Verb {
     },
     /// Stop all running modules at the shutdown of the host; they stay wanted for the next boot
     Shutdown,
-    /// Print the state of a module
+    /// Print the state of a module, or of all when none is named
     State {
         #[command(flatten)]
         module: Module,

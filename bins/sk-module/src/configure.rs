@@ -119,9 +119,27 @@ pub(crate) fn config(roots: &Roots, module: &str, id: Option<u16>) -> Result<u8,
     };
     exchange().map_err(|e| Failure::system(active.display(), e))?;
     remove_tree(&old)?;
+    // Before the runner ends: its successor reads them at once.
+    forget_switches(roots, module)?;
     restart_idle_runner(roots, module);
     println!("module {module} (id {id}) is configured");
     Ok(0)
+}
+
+/// `errd off` and `failover off` hold until the next configuration.
+fn forget_switches(roots: &Roots, module: &str) -> Result<(), Failure> {
+    let var = roots.module_var(module);
+    match fs::remove_file(var.join(instance::ERRD_OFF)) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(Failure::system(var.join(instance::ERRD_OFF).display(), error));
+        }
+        _ => {}
+    }
+    let mut core = instance::load_core(&var, &mut |message| eprintln!("sk-module: {message}"));
+    if core.failover_override.take().is_some() {
+        instance::save_core(&var, &core).map_err(|e| Failure::system(var.join("core.json").display(), e))?;
+    }
+    Ok(())
 }
 
 /// A runner in STOP has read the former configuration: it is told to end, the next start reads the new one.

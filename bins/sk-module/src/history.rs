@@ -29,7 +29,9 @@ impl Journal {
         if std::fs::metadata(&path).is_ok_and(|m| m.len() > ROTATE_AT) {
             std::fs::rename(&path, directory.join("journal.1.jsonl"))?;
         }
-        Ok(Self { file: OpenOptions::new().create(true).append(true).open(path)? })
+        let file = OpenOptions::new().create(true).read(true).append(true).open(path)?;
+        crate::tail::mend(&file)?;
+        Ok(Self { file })
     }
 
     /// Appends a line; a full disk is reported on stderr and does not stop the module.

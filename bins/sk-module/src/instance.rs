@@ -4,7 +4,7 @@ use crate::{Failure, configure, exit};
 use automaton::{DefaultPrimary, Persisted, Settings};
 use serde_json::{Value, json};
 use std::net::{IpAddr, ToSocketAddrs};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use sys::roots::Roots;
 
@@ -14,6 +14,8 @@ const VIP_LIFETIME_MS: u64 = 6_000;
 const STREAM_GRACE_MS: u64 = 5_000;
 /// Output files of scripts kept.
 const USERLOGS_KEPT: usize = 200;
+/// Its presence means that process supervision is switched off.
+pub(crate) const ERRD_OFF: &str = "errd.off";
 /// Largest configuration file read.
 const CONFIGURATION_MAX: u64 = 1024 * 1024;
 
@@ -179,20 +181,9 @@ impl Instance {
         self.config.service.boot_delay
     }
 
-    /// What the core persisted. An unreadable file is reported, and the safe default (not wanted, not primary) taken.
+    /// See the function of that name.
     pub fn load_core(&self, complain: &mut dyn FnMut(&str)) -> Persisted {
-        let path = self.user_var().join("core.json");
-        match sys::files::read_bounded(&path, CONFIGURATION_MAX) {
-            Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or_else(|error| {
-                complain(&format!("{} is unreadable ({error}): starting as if it were new", path.display()));
-                Persisted::default()
-            }),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Persisted::default(),
-            Err(error) => {
-                complain(&format!("{}: {error}: starting as if it were new", path.display()));
-                Persisted::default()
-            }
-        }
+        load_core(&self.user_var(), complain)
     }
 
     /// Whether the cluster key can be used: without it the children could only die one after the other.
@@ -200,9 +191,27 @@ impl Instance {
         wire::key::ClusterKey::load(&self.roots.cluster_key()).map(|_| ()).map_err(|error| error.to_string())
     }
 
+    /// `errd off` given by command; kept until `errd on` or the next `config`.
+    pub fn errd_is_off(&self) -> bool {
+        self.errd_switch().exists()
+    }
+
+    pub fn switch_errd(&self, on: bool) -> std::io::Result<()> {
+        if !on {
+            return sys::files::write_durably(&self.errd_switch(), b"", 0o600);
+        }
+        match std::fs::remove_file(self.errd_switch()) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+            _ => sys::files::sync_directory(&self.user_var()),
+        }
+    }
+
+    fn errd_switch(&self) -> PathBuf {
+        self.user_var().join(ERRD_OFF)
+    }
+
     pub fn save_core(&self, core: &Persisted) -> std::io::Result<()> {
-        let text = serde_json::to_vec_pretty(core).map_err(std::io::Error::other)?;
-        sys::files::write_durably(&self.user_var().join("core.json"), &text, 0o600)
+        save_core(&self.user_var(), core)
     }
 
     // --- children ---
@@ -245,6 +254,12 @@ impl Instance {
     pub fn virtual_addresses(&self) -> Vec<String> {
         let interfaces = self.config.vip.iter().flat_map(|v| v.interfaces.iter());
         interfaces.flat_map(|i| i.addresses.iter()).map(|a| numeric(&a.addr)).collect()
+    }
+
+    /// Whether `check="on"` asks for a resource `ip.ADDRESS`.
+    pub fn checks_address(&self, address: &str) -> bool {
+        let interfaces = self.config.vip.iter().flat_map(|v| v.interfaces.iter());
+        interfaces.flat_map(|i| i.addresses.iter()).any(|a| a.check && numeric(&a.addr) == address)
     }
 
     pub fn vip_spec(&self) -> Option<Value> {
@@ -307,6 +322,27 @@ impl Instance {
             "send_timeout_ms": rfs.send_timeout.as_millis() as u64, "resync_bandwidth_kbs": rfs.rei_allowed_bandwidth_kbs,
         }))
     }
+}
+
+/// What the core persisted. An unreadable file is reported, and the safe default (not wanted, not primary) taken.
+pub(crate) fn load_core(user_var: &Path, complain: &mut dyn FnMut(&str)) -> Persisted {
+    let path = user_var.join("core.json");
+    match sys::files::read_bounded(&path, CONFIGURATION_MAX) {
+        Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or_else(|error| {
+            complain(&format!("{} is unreadable ({error}): starting as if it were new", path.display()));
+            Persisted::default()
+        }),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Persisted::default(),
+        Err(error) => {
+            complain(&format!("{}: {error}: starting as if it were new", path.display()));
+            Persisted::default()
+        }
+    }
+}
+
+pub(crate) fn save_core(user_var: &Path, core: &Persisted) -> std::io::Result<()> {
+    let text = serde_json::to_vec_pretty(core).map_err(std::io::Error::other)?;
+    sys::files::write_durably(&user_var.join("core.json"), &text, 0o600)
 }
 
 fn socket(address: &str, port: u16) -> String {

@@ -12,6 +12,7 @@ mod plan;
 mod replay;
 mod runner;
 mod show;
+mod tail;
 
 use cli::{Cli, Verb};
 use std::process::ExitCode;
@@ -99,7 +100,11 @@ fn run(cli: Cli) -> Result<u8, Failure> {
         }
         Verb::Shutdown => client::shutdown(&roots),
         Verb::State { module, verbose, quiet, watch, json, .. } => {
-            show::state(&roots, &module.name()?, &show::StateView { verbose, quiet, watch, json })
+            let view = show::StateView { verbose, quiet, watch, json };
+            if !module.is_named() && !quiet && !watch {
+                return show::states(&roots, &view);
+            }
+            show::state(&roots, &module.name()?, &view)
         }
         Verb::Waitstate { module, state, timeout } => {
             client::wait_state(&roots, &module.name()?, &state, timeout.map(Into::into))

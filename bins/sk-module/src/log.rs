@@ -26,7 +26,8 @@ pub(crate) fn is_shown_by_default(level: &str) -> bool {
 
 impl ModuleLog {
     pub fn open(path: &Path) -> io::Result<Self> {
-        let file = OpenOptions::new().create(true).append(true).open(path)?;
+        let file = OpenOptions::new().create(true).read(true).append(true).open(path)?;
+        crate::tail::mend(&file)?;
         let written = file.metadata()?.len();
         Ok(Self { path: path.to_owned(), file, written })
     }

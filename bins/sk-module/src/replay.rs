@@ -11,9 +11,9 @@ pub(crate) fn replay(path: &Path, quiet: bool) -> Result<u8, Failure> {
     let file = File::open(path).map_err(|e| Failure::system(path.display(), e))?;
     let mut core: Option<Core> = None;
     let (mut events, mut different) = (0_u64, 0_u64);
-    for (number, line) in BufReader::new(file).lines().enumerate() {
+    for (number, line) in BufReader::new(file).split(b'\n').enumerate() {
         let line = line.map_err(|e| Failure::system(path.display(), e))?;
-        let parsed: Line = match serde_json::from_str(&line) {
+        let parsed: Line = match serde_json::from_slice(&line) {
             Ok(parsed) => parsed,
             Err(error) => {
                 // The last line of a host that lost power may be torn.

@@ -55,6 +55,14 @@ pub(crate) fn state(roots: &Roots, module: &str, view: &StateView) -> Result<u8,
     Ok(if view.quiet { state_code(&state) } else { 0 })
 }
 
+/// The applied modules of this node, one after the other.
+pub(crate) fn states(roots: &Roots, view: &StateView) -> Result<u8, Failure> {
+    for module in applied_modules(roots)? {
+        state(roots, &module, view)?;
+    }
+    Ok(0)
+}
+
 fn text(value: &Value) -> String {
     value.as_str().map_or_else(|| if value.is_null() { "-".into() } else { value.to_string() }, str::to_owned)
 }

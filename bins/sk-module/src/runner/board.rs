@@ -25,6 +25,8 @@ pub(super) struct ReplicaView {
     pub snapshot: Option<Value>,
     pub traffic: Option<Value>,
     pub resync: Option<Value>,
+    /// The present resynchronisation only goes on with the stream: nothing is copied anew.
+    pub resumes: bool,
 }
 
 pub(super) struct Facts {

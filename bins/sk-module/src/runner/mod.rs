@@ -99,6 +99,7 @@ pub(crate) fn run(roots: &Roots, module: &str, ready_fd: Option<i32>, boot: bool
     control::serve(&socket, inputs.clone(), board).map_err(|e| Failure::system(socket.display(), e))?;
     watch_signals(signals, inputs.clone());
     runner.state_files(runner.core.state());
+    runner.recall_switches();
     let delay = if starts { runner.instance.boot_delay() } else { Duration::ZERO };
     runner.begin_at = Some((monotonic_ms() + delay.as_millis() as u64, starts));
     runner.run_timers(monotonic_ms());
@@ -230,8 +231,8 @@ impl Runner {
             Input::Words { kind, line } => self.facts.say('W', kind.program(), &line),
             Input::Ended { kind, generation, how, code } => self.child_ended(kind, generation, &how, code),
             Input::ScriptEnded { id, exit } => {
-                if self.scripts.ended(id) {
-                    self.tell(Event::ScriptDone { id, exit });
+                if let Some(overdue) = self.scripts.ended(id) {
+                    self.tell(Event::ScriptDone { id, exit: exit.filter(|_| !overdue) });
                 }
             }
             Input::HandlerEnded { name, exit } => self.handler_ended(&name, exit),
@@ -257,6 +258,11 @@ impl Runner {
 
     /// Gives an event to the core, writes both into the journal, and executes what it decides.
     pub(super) fn tell(&mut self, event: Event) {
+        self.tell_and_say(event, None);
+    }
+
+    /// The same, with a message (level, origin, words) that belongs right behind the first thing the core says.
+    pub(super) fn tell_and_say(&mut self, event: Event, mut then: Option<(char, &str, String)>) {
         self.pending.push_back(event);
         while let Some(event) = self.pending.pop_front() {
             let (now, wall) = (monotonic_ms(), sys::clock::wall_ms());
@@ -270,8 +276,20 @@ impl Runner {
             });
             for action in actions {
                 self.execute(action);
+                if let Some((level, from, message)) = then.take() {
+                    self.facts.say(level, from, &message);
+                }
             }
             self.changed = true;
+        }
+    }
+
+    /// What `errd` and `failover` were switched to by command outlives the runner.
+    fn recall_switches(&mut self) {
+        self.links.errd_off = self.instance.errd_is_off();
+        let failover = self.persisted.failover_override.unwrap_or(self.core.settings().failover);
+        for (name, on) in [("usersetting.errd", !self.links.errd_off), ("usersetting.failover", failover)] {
+            self.facts.assign(name, if on { "on" } else { "off" });
         }
     }
 
@@ -282,9 +300,7 @@ impl Runner {
         if self.core.poll_timeout().is_some_and(|(at, _)| at <= now) {
             self.tell(Event::Tick);
         }
-        for name in self.scripts.kill_overdue(now) {
-            self.facts.say('C', "userplug", &format!("Script {name} did not end in time and was killed"));
-        }
+        self.scripts.kill_overdue(now);
         self.link_timers(now);
         for kind in self.children.due(now) {
             self.start_child(kind);

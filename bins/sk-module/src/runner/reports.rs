@@ -65,21 +65,25 @@ impl Runner {
                         value["reason"].as_str().map_or_else(|| format!("Process {name} not running"), str::to_owned);
                     self.facts.say('C', "errd", &reason);
                     self.errd_action(&name, value["action"].as_str().unwrap_or("noaction"));
+                } else {
+                    self.resource(&format!("proc.{name}"), &state, "errd");
                 }
-                self.resource(&format!("proc.{name}"), &state, "errd");
             }
             "list" => self.facts.event(value),
             _ => self.unknown(Kind::Errd, kind),
         }
     }
 
+    /// The action comes first in the log, then the resource, then what follows from the action.
     fn errd_action(&mut self, process: &str, action: &str) {
+        let resource = format!("proc.{process}");
         let verb = match action {
-            "noaction" => return,
             "restart" => Verb::Restart,
             "stopstart" => Verb::StopStart,
             "stop" => Verb::Stop,
+            "noaction" => return self.resource(&resource, "down", "errd"),
             handler => {
+                self.resource(&resource, "down", "errd");
                 self.facts.say('E', "errd", &format!("Handler {handler} called by errd"));
                 if let Err(error) = self.scripts.launch_handler(&self.instance, handler, process) {
                     self.facts.say('C', "errd", &format!("the handler cannot be run: {error}"));
@@ -88,7 +92,13 @@ impl Runner {
                 return;
             }
         };
-        self.automatic(verb, "errd");
+        let changed = self.facts.assign(&resource, "down");
+        let words = changed.then(|| ('C', "errd", format!("Resource {resource} set to down by errd")));
+        let event = Event::Command { verb, full: false, identity: Some("errd".into()), origin: "errd".into() };
+        self.tell_and_say(event, words);
+        if changed {
+            self.tell(Event::Resource { name: resource, value: "down".into(), origin: "errd".into() });
+        }
     }
 
     /// A handler's exit other than 0 asks for stopstart.
@@ -114,6 +124,9 @@ impl Runner {
                 let state = value["value"].as_str().unwrap_or("up");
                 if state == "up" {
                     self.facts.say('I', "vipplug", &format!("Virtual IP {address} set"));
+                    if self.instance.checks_address(&address) {
+                        self.resource(&format!("ip.{address}"), "up", "ipcheck");
+                    }
                 }
                 self.facts.vip.insert(address, state.to_owned());
             }
@@ -167,6 +180,10 @@ impl Runner {
             "resync_begin" => {
                 self.facts.event(value);
                 let mode = value["mode"].as_str().unwrap_or("?");
+                self.facts.replica.resumes = mode == "resume";
+                if self.facts.replica.resumes {
+                    return self.facts.say('I', "rfsplug", "Replication goes on where the stream had ended");
+                }
                 for directory in self.instance.replicated_directories() {
                     self.facts.say('E', "reintegre", &format!("Updating directory tree from {directory}"));
                 }
@@ -175,6 +192,9 @@ impl Runner {
             "resync_end" => {
                 self.facts.replica.resync = None;
                 self.facts.event(value);
+                if std::mem::take(&mut self.facts.replica.resumes) {
+                    return;
+                }
                 let (files, bytes) = (value["files"].as_u64().unwrap_or(0), value["bytes"].as_u64().unwrap_or(0));
                 let ms = value["ms"].as_u64().unwrap_or(0).max(1);
                 if bytes > 0 {

@@ -121,8 +121,8 @@ impl Runner {
                 self.errd_class_by_request(&class, action == "enable");
                 ok()
             }
-            (Some("on"), _) => self.switch_errd(true),
-            (Some("off"), _) => self.switch_errd(false),
+            (Some("on"), _) => self.switch_errd(true, request),
+            (Some("off"), _) => self.switch_errd(false, request),
             (Some("list"), _) => {
                 let resources = self.facts.resources.iter().filter(|(name, _)| name.starts_with("proc."));
                 let list: Vec<Value> =
@@ -138,7 +138,16 @@ impl Runner {
         }
     }
 
-    fn switch_errd(&mut self, on: bool) -> String {
+    fn switch_errd(&mut self, on: bool, request: &Value) -> String {
+        let origin = text(request, "origin").unwrap_or_else(|| "root".into());
+        if let Err(error) = self.instance.switch_errd(on) {
+            return refuse(
+                &format!("the switch cannot be kept in {}: {error}", self.instance.user_var().display()),
+                "mend the disk, then say it again",
+                crate::exit::SYSTEM,
+            );
+        }
+        self.facts.say('U', "safekit", &format!("Action errd {} called by {origin}", if on { "on" } else { "off" }));
         self.links.errd_off = !on;
         self.facts.assign("usersetting.errd", if on { "on" } else { "off" });
         self.children.order(Kind::Errd, if on { r#"{"kind":"on"}"# } else { r#"{"kind":"off"}"# });

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc::Sender;
@@ -31,7 +31,17 @@ pub(super) enum Launch {
 struct Running {
     group: Pid,
     deadline: Option<u64>,
+    /// Killed at its deadline: its end has no exit status.
+    overdue: bool,
     name: String,
+}
+
+impl Running {
+    fn kill(&mut self) {
+        self.deadline = None;
+        // ESRCH: it ended at the same moment.
+        let _ = killpg(self.group, Signal::SIGKILL);
+    }
 }
 
 pub(super) struct Scripts {
@@ -103,10 +113,11 @@ impl Scripts {
         match command.spawn() {
             Ok(mut child) => {
                 let group = Pid::from_raw(child.id().cast_signed());
-                self.running.insert(id, Running { group, deadline, name: name.to_owned() });
+                self.running.insert(id, Running { group, deadline, overdue: false, name: name.to_owned() });
                 let inputs = self.inputs.clone();
                 std::thread::spawn(move || {
-                    let exit = child.wait().ok().and_then(|status| status.code());
+                    // As shells say it: 128 and the number of the signal.
+                    let exit = child.wait().ok().and_then(|s| s.code().or_else(|| s.signal().map(|n| 128 + n)));
                     // A closed channel: the runner itself is ending.
                     let _ = inputs.send(Input::ScriptEnded { id, exit });
                 });
@@ -144,31 +155,30 @@ impl Scripts {
         Ok(())
     }
 
-    /// Notes an end; false for a script that was not running.
-    pub fn ended(&mut self, id: u64) -> bool {
-        self.running.remove(&id).is_some()
+    /// Notes an end: whether the script was killed at its deadline. None for one that was not running.
+    pub fn ended(&mut self, id: u64) -> Option<bool> {
+        self.running.remove(&id).map(|script| script.overdue)
     }
 
-    /// Kills the process groups whose time is over; returns their names. Their ends arrive as usual, without exit status.
-    pub fn kill_overdue(&mut self, now: u64) -> Vec<String> {
-        let mut names = Vec::new();
+    /// Kills the process groups whose time is over. Their ends arrive as usual, without exit status.
+    pub fn kill_overdue(&mut self, now: u64) {
         for script in self.running.values_mut() {
             if script.deadline.is_some_and(|d| d <= now) {
-                script.deadline = None;
-                // ESRCH: it ended at the same moment.
-                let _ = killpg(script.group, Signal::SIGKILL);
-                names.push(script.name.clone());
+                script.overdue = true;
+                script.kill();
             }
         }
-        names
     }
 
     /// Kills every running script (forcestop); returns their names.
     pub fn kill_all(&mut self) -> Vec<String> {
-        for script in self.running.values_mut() {
-            script.deadline = Some(0);
-        }
-        self.kill_overdue(0)
+        self.running
+            .values_mut()
+            .map(|script| {
+                script.kill();
+                script.name.clone()
+            })
+            .collect()
     }
 
     pub fn next_deadline(&self) -> Option<u64> {
