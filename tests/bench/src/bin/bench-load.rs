@@ -1,0 +1,108 @@
+//! One workload, or one helper, on one host. Started by `bench`.
+
+use anyhow::Result;
+use bench::load::{Amount, Workload};
+use bench::proxy;
+use clap::{Parser, Subcommand};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+#[derive(Parser)]
+#[command(name = "bench-load", version, about = "Puts load on a directory and tells the rate", after_help = AFTER)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+const AFTER: &str = "\
+Exit codes: 0 done; 1 it failed; 100 wrong usage
+Example: bench-load run fsync4k /srv/data";
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Make what a workload needs
+    Prepare(Load),
+    /// Do it; prints the rate
+    Run(Load),
+    /// Let the page cache forget files
+    Forget {
+        /// The files
+        files: Vec<PathBuf>,
+    },
+    /// Relay connections, delaying what goes towards the target
+    Proxy {
+        /// Where to accept
+        listen: SocketAddr,
+        /// Where to connect to
+        to: SocketAddr,
+        /// Delay, microseconds
+        delay_us: u64,
+    },
+    /// Answer round trips
+    Echo {
+        /// Where to accept
+        listen: SocketAddr,
+    },
+    /// Measure round trips; prints the median in microseconds
+    Rtt {
+        /// An echo
+        to: SocketAddr,
+    },
+}
+
+#[derive(clap::Args)]
+struct Load {
+    /// What to do
+    workload: Workload,
+    /// Where
+    dir: PathBuf,
+    /// How long, for workloads that last a time; milliseconds
+    #[arg(long, default_value_t = 1000)]
+    ms: u64,
+    /// Number of files; a tenth of it: transactions
+    #[arg(long, default_value_t = 10_000)]
+    count: u32,
+    /// Size of files that are written and read, MiB
+    #[arg(long, default_value_t = 64)]
+    file_mib: u64,
+}
+
+impl Load {
+    fn amount(&self) -> Amount {
+        Amount { time: Duration::from_millis(self.ms), count: self.count, file_mib: self.file_mib }
+    }
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::try_parse().unwrap_or_else(|error| {
+        let _ = error.print();
+        std::process::exit(if error.use_stderr() { 100 } else { 0 })
+    });
+    match run(cli.verb) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench-load: {error:#}");
+            ExitCode::from(1)
+        }
+    }
+}
+
+fn run(verb: Verb) -> Result<()> {
+    match verb {
+        Verb::Prepare(load) => load.workload.prepare(&load.dir, load.amount())?,
+        Verb::Run(load) => println!("{}", load.workload.run(&load.dir, load.amount())?),
+        Verb::Forget { files } => {
+            for path in files {
+                let file = std::fs::File::open(&path)?;
+                file.sync_all()?;
+                rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
+            }
+        }
+        Verb::Proxy { listen, to, delay_us } => proxy::serve(listen, to, Duration::from_micros(delay_us))?,
+        Verb::Echo { listen } => proxy::echo(listen)?,
+        Verb::Rtt { to } => println!("{}", proxy::round_trip(to, 2000)?),
+    }
+    Ok(())
+}
