@@ -1,18 +1,28 @@
 //! Which runners start at the boot of the host.
 
-use crate::{Failure, client};
+use crate::{Failure, client, exit};
 use sys::roots::{Roots, is_module_name};
 
 /// Starts the runner of every applied module; each runner decides by `boot="on|off|auto|ignore"` whether its module starts.
 pub(crate) fn boot(roots: &Roots) -> Result<u8, Failure> {
     let mut worst = 0;
     for module in applied_modules(roots)? {
-        if let Err(failure) = client::ensure_runner(roots, &module, true) {
+        if let Err(failure) = begin(roots, &module) {
             eprintln!("sk-module: {module}: {}", failure.message);
             worst = failure.code;
         }
     }
     Ok(worst)
+}
+
+/// A runner that is there already (after `shutdown` without a reboot) is told; otherwise one is started and knows.
+fn begin(roots: &Roots, module: &str) -> Result<(), Failure> {
+    match client::ask(roots, module, &serde_json::json!({"verb": "boot"})) {
+        Ok(None) => client::ensure_runner(roots, module, true),
+        Ok(Some(_)) => Ok(()),
+        Err(failure) if failure.code == exit::NO_RUNNER => client::ensure_runner(roots, module, true),
+        Err(failure) => Err(failure),
+    }
 }
 
 /// Modules whose configuration was applied, by name.

@@ -145,7 +145,10 @@ fn forget_switches(roots: &Roots, module: &str) -> Result<(), Failure> {
 /// A runner in STOP has read the former configuration: it is told to end, the next start reads the new one.
 fn restart_idle_runner(roots: &Roots, module: &str) {
     let request = serde_json::json!({"verb": "leave"});
-    if let Err(failure) = client::ask(roots, module, &request) {
+    if let Err(failure) = client::ask(roots, module, &request)
+        // It ended before its answer was read: what was asked for.
+        && failure.code != exit::NO_RUNNER
+    {
         eprintln!("sk-module: the runner of {module} still has the former configuration: {}", failure.message);
     }
 }

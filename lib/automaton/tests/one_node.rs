@@ -404,6 +404,18 @@ fn a_swap_that_cannot_drain_is_taken_back() {
 }
 
 #[test]
+fn a_swap_that_is_done_is_not_waited_for() {
+    let mut r = Runner::second();
+    r.command(Verb::Swap);
+    assert_eq!(r.core.poll_timeout().map(|(_, why)| why), Some("answer to the swap"));
+    let mut peer = r.peer(StateName::Prim, Readiness::Transient, Standing::Paired, &[1]);
+    (peer.state, peer.handover) = (State::new(StateName::Second, Readiness::Transient), true);
+    r.feed(Event::PeerState { state: peer, bye: false });
+    r.replica(ReplicaRole::Primary, Standing::Paired, &[1], ReplicaPeer::InSync);
+    assert_eq!((r.state().as_str(), r.core.poll_timeout()), ("PRIM Ready", None));
+}
+
+#[test]
 fn the_third_automatic_action_is_the_last_inside_the_interval() {
     let mut r = Runner::prim();
     for _ in 0..3 {
@@ -588,6 +600,7 @@ proptest! {
             let actions = core.handle(step as u64 * 500, 1_000, event);
             prop_assert_eq!(&twin.handle(step as u64 * 500, 1_000, serde_json::from_str(&line).unwrap()), &actions);
             prop_assert_eq!(&twin, &core);
+            prop_assert!(core.poll_timeout().is_none_or(|(at, _)| at > step as u64 * 500), "time passes in between");
             for action in actions {
                 let text = serde_json::to_string(&action).unwrap();
                 prop_assert_eq!(&serde_json::from_str::<Action>(&text).unwrap(), &action);

@@ -21,6 +21,7 @@ impl Runner {
             "errd" => self.answer_errd(request),
             "failover" => self.answer_failover(request),
             "leave" => self.answer_leave(),
+            "boot" => self.answer_boot(),
             "resetloop" => {
                 self.tell(Event::ResetLoop);
                 ok()
@@ -75,6 +76,17 @@ impl Runner {
             return refuse("the module is not in STOP", "stop it first", 1);
         }
         self.ending = true;
+        ok()
+    }
+
+    /// What the boot of the host does, for a runner that is there already; a module that runs goes on.
+    fn answer_boot(&mut self) -> String {
+        if self.core.state().name == automaton::StateName::Stop && !self.core.is_busy() && !self.ending {
+            let mut persisted = self.persisted.clone();
+            if super::boot_decision(&self.instance, &mut persisted, true) {
+                self.begin(true);
+            }
+        }
         ok()
     }
 

@@ -215,6 +215,8 @@ impl Core {
         ]
         .into_iter()
         .filter_map(|(at, why)| at.map(|at| (at, why)))
+        // What has passed was considered in the last `handle`: only another event can make more of it.
+        .filter(|(at, _)| *at > self.now)
         .min()
     }
 
@@ -379,6 +381,7 @@ impl Core {
         if state.name != StateName::Second {
             self.handover = false;
             self.swap_wanted = false;
+            self.swap_deadline = None;
             self.outdate_done = false;
         }
         if !state.name.serves() {
