@@ -62,11 +62,18 @@ pub enum Progress {
     Failed(i32),
 }
 
+#[derive(Default)]
+struct Free {
+    slots: Vec<u32>,
+    /// Readers that wait for one.
+    waiting: usize,
+}
+
 /// The slots of one mount.
 pub struct Pool {
     memfd: OwnedFd,
     base: NonNull<u8>,
-    free: Mutex<Vec<u32>>,
+    free: Mutex<Free>,
     freed: Condvar,
 }
 
@@ -137,7 +144,7 @@ impl Pool {
         // SAFETY: inside our mapping; populating does not change content. Older kernels refuse: then pages come when touched.
         let _ =
             unsafe { rustix::mm::madvise(self.base.as_ptr().cast(), PAGE + HOT * SLOT, Advice::LinuxPopulateWrite) };
-        *self.free.lock().unwrap_or_else(PoisonError::into_inner) = free;
+        self.free.lock().unwrap_or_else(PoisonError::into_inner).slots = free;
         Ok(Arc::new(self))
     }
 
@@ -187,10 +194,12 @@ impl Pool {
     pub fn take(self: &Arc<Self>) -> Slot {
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
-            if let Some(number) = free.pop() {
+            if let Some(number) = free.slots.pop() {
                 return Slot { pool: Arc::clone(self), number };
             }
+            free.waiting += 1;
             free = self.freed.wait(free).unwrap_or_else(PoisonError::into_inner);
+            free.waiting -= 1;
         }
     }
 }
@@ -266,9 +275,13 @@ impl Slot {
             };
         }
         let mut free = self.pool.free.lock().unwrap_or_else(PoisonError::into_inner);
-        free.push(number);
+        free.slots.push(number);
+        let waited_for = free.waiting > 0;
         drop(free);
-        self.pool.freed.notify_one();
+        // Waking up nobody costs a system call for each request.
+        if waited_for {
+            self.pool.freed.notify_one();
+        }
     }
 
     /// Gives back a slot into which nothing was read.

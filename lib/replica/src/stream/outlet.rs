@@ -2,7 +2,9 @@
 //!
 //! Whoever records something urgent (a barrier) sends it from its own thread when nobody else is sending; otherwise the one who
 //! sends looks again before it goes. Sending never blocks: what the socket does not take is left to the pump thread, which may wait. What is
-//! not urgent is left to the pump too, which gathers it for a millisecond and sends it with one system call.
+//! not urgent is left to the pump too, which gathers it for a millisecond and sends it with one system call. Nobody wakes the pump
+//! up for each operation: it looks every millisecond while there is something to do, and sleeps only after a pause. What a
+//! barrier has taken along meanwhile is no work for it any more.
 
 use super::frame;
 use super::message::Control;
@@ -15,10 +17,14 @@ use wire::channel::Sealer;
 
 /// Most plain bytes taken out of the ring for one system call.
 const BATCH: usize = 256 * 1024;
+/// How long the pump gathers.
+const GATHER: Duration = Duration::from_millis(1);
+/// After as many looks at nothing the pump sleeps until it is woken up.
+const LOOKS: u32 = 20;
 
 /// Where frames come from.
 pub trait Source {
-    /// Copies frames from offset `from`, at most `max` bytes, into `out`; nothing when there are none.
+    /// Replaces `out` with frames from offset `from`, at most `max` bytes; nothing when there are none.
     fn read(&self, from: u64, max: usize, out: &mut Vec<u8>);
 }
 
@@ -28,13 +34,16 @@ pub struct Outlet {
     /// Somebody wanted to send while another one was sending.
     again: AtomicBool,
     sent: AtomicU64,
+    /// Something was recorded that nobody has taken out of the ring yet.
+    hinted: AtomicBool,
+    /// The pump sleeps, or is about to look at `hinted` for the last time before it does.
+    asleep: AtomicBool,
     pump: Mutex<Pump>,
     wake: Condvar,
 }
 
 #[derive(Default)]
 struct Pump {
-    hinted: bool,
     blocked: bool,
     stop: bool,
 }
@@ -63,6 +72,8 @@ impl Default for Outlet {
             state: Mutex::new(None),
             again: AtomicBool::new(false),
             sent: AtomicU64::new(0),
+            hinted: AtomicBool::new(false),
+            asleep: AtomicBool::new(false),
             pump: Mutex::new(Pump::default()),
             wake: Condvar::new(),
         }
@@ -142,6 +153,8 @@ impl Outlet {
                 Err(TryLockError::WouldBlock) => return,
             };
             self.again.store(false, SeqCst);
+            // Before the ring is read: what is recorded later hints again.
+            self.hinted.store(false, SeqCst);
             let progress = state.as_mut().map(|conn| self.drain(conn, source));
             match progress {
                 Some(Progress::Broken) => {
@@ -166,9 +179,9 @@ impl Outlet {
 
     /// Something that is not urgent was recorded.
     pub fn hint(&self) {
-        let mut pump = lock(&self.pump);
-        if !pump.hinted {
-            pump.hinted = true;
+        // Hint first, look second; the pump does it the other way round, so one of us sees the other.
+        if !self.hinted.swap(true, SeqCst) && self.asleep.load(SeqCst) {
+            let _pump = lock(&self.pump);
             self.wake.notify_one();
         }
     }
@@ -177,19 +190,32 @@ impl Outlet {
     pub fn pump(&self, source: &impl Source) {
         loop {
             let mut pump = lock(&self.pump);
-            while !pump.hinted && !pump.blocked && !pump.stop {
-                pump = self.wake.wait(pump).unwrap_or_else(PoisonError::into_inner);
-            }
-            if pump.stop {
+            let mut looks = 0;
+            let (blocked, stop) = loop {
+                if pump.stop || pump.blocked {
+                    break (std::mem::take(&mut pump.blocked), pump.stop);
+                }
+                if looks < LOOKS {
+                    // Gather: what was hinted at before this pause is due after it.
+                    let due = self.hinted.load(SeqCst);
+                    pump = self.wake.wait_timeout(pump, GATHER).unwrap_or_else(PoisonError::into_inner).0;
+                    if due && self.hinted.load(SeqCst) {
+                        break (std::mem::take(&mut pump.blocked), pump.stop);
+                    }
+                    looks = if due { 0 } else { looks + 1 };
+                    continue;
+                }
+                self.asleep.store(true, SeqCst);
+                if !self.hinted.load(SeqCst) {
+                    pump = self.wake.wait(pump).unwrap_or_else(PoisonError::into_inner);
+                }
+                self.asleep.store(false, SeqCst);
+                looks = 0;
+            };
+            drop(pump);
+            if stop {
                 return;
             }
-            let blocked = std::mem::take(&mut pump.blocked);
-            if !blocked {
-                // Gather.
-                pump = self.wake.wait_timeout(pump, Duration::from_millis(1)).unwrap_or_else(PoisonError::into_inner).0;
-            }
-            pump.hinted = false;
-            drop(pump);
             if blocked {
                 self.wait_writable();
             }
@@ -228,10 +254,13 @@ impl Outlet {
             }
             conn.sealed.clear();
             conn.at = 0;
-            conn.plain.clear();
-            if let Some(next) = conn.next {
-                source.read(next, BATCH, &mut conn.plain);
-                conn.next = Some(next + conn.plain.len() as u64);
+            // Not cleared before it is read into: filling a quarter of a megabyte with zeros first would cost as much as the copy.
+            match conn.next {
+                Some(next) => {
+                    source.read(next, BATCH, &mut conn.plain);
+                    conn.next = Some(next + conn.plain.len() as u64);
+                }
+                None => conn.plain.clear(),
             }
             // A control message may not stand inside a frame: batches end anywhere, so it waits for the end of the backlog.
             let at_end = conn.plain.len() < BATCH;
@@ -245,5 +274,101 @@ impl Outlet {
                 return Progress::Broken;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+    use std::net::TcpListener;
+    use std::sync::Arc;
+
+    /// Bytes that were recorded.
+    #[derive(Default)]
+    struct Recorded(Mutex<Vec<u8>>);
+
+    impl Source for Recorded {
+        fn read(&self, from: u64, max: usize, out: &mut Vec<u8>) {
+            let all = lock(&self.0);
+            out.clear();
+            out.extend(all.iter().skip(from as usize).take(max));
+        }
+    }
+
+    /// What arrives is opened in a thread; the total comes back when the connection ends.
+    fn pair(outlet: &Outlet) -> std::thread::JoinHandle<Vec<u8>> {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut far, _) = listener.accept().unwrap();
+        outlet.attach(stream, Sealer::plain());
+        outlet.start_at(0);
+        std::thread::spawn(move || {
+            let (mut opener, mut bytes, mut plain) = (wire::channel::Opener::plain(), vec![0; 65536], Vec::new());
+            while let Ok(n @ 1..) = far.read(&mut bytes) {
+                opener.feed(&bytes[..n], &mut plain).unwrap();
+            }
+            plain
+        })
+    }
+
+    fn until(what: impl Fn() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !what() {
+            assert!(Instant::now() < deadline, "not in time");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    #[test]
+    fn every_hint_is_followed_by_a_send_whether_the_pump_sleeps_or_not() {
+        let (outlet, source) = (Arc::new(Outlet::default()), Arc::new(Recorded::default()));
+        let received = pair(&outlet);
+        let pump = {
+            let (outlet, source) = (outlet.clone(), source.clone());
+            std::thread::spawn(move || outlet.pump(&*source))
+        };
+        for n in 0..300_u32 {
+            let before = outlet.bytes_sent();
+            lock(&source.0).extend_from_slice(&n.to_le_bytes());
+            outlet.hint();
+            until(|| outlet.bytes_sent() > before);
+            if n % 100 == 99 {
+                until(|| outlet.asleep.load(SeqCst));
+            }
+        }
+        outlet.stop();
+        pump.join().unwrap();
+        outlet.detach();
+        assert_eq!(received.join().unwrap(), *lock(&source.0));
+    }
+
+    #[test]
+    fn what_several_threads_record_arrives_once_and_in_order() {
+        let (outlet, source) = (Arc::new(Outlet::default()), Arc::new(Recorded::default()));
+        let received = pair(&outlet);
+        let pump = {
+            let (outlet, source) = (outlet.clone(), source.clone());
+            std::thread::spawn(move || outlet.pump(&*source))
+        };
+        let writers: Vec<_> = (0..4_u8)
+            .map(|w| {
+                let (outlet, source) = (outlet.clone(), source.clone());
+                std::thread::spawn(move || {
+                    for n in 0..2000_u32 {
+                        lock(&source.0).extend(std::iter::repeat_n(w, 1 + (n as usize * 37) % 900));
+                        if n % 5 == 0 { outlet.push(&*source) } else { outlet.hint() }
+                    }
+                })
+            })
+            .collect();
+        writers.into_iter().for_each(|w| w.join().unwrap());
+        let total = lock(&source.0).len();
+        // The framing adds two bytes a record.
+        until(|| outlet.bytes_sent() > total as u64 && !outlet.hinted.load(SeqCst) && outlet.asleep.load(SeqCst));
+        outlet.stop();
+        pump.join().unwrap();
+        outlet.detach();
+        assert!(received.join().unwrap() == *lock(&source.0));
     }
 }

@@ -24,6 +24,12 @@ const MAGIC: u64 = 0x736b_7269_6e67_0001;
 pub trait Memory: Send {
     fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()>;
     fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()>;
+
+    /// Two parts, one after the other.
+    fn write_parts_at(&mut self, offset: u64, a: &[u8], b: &[u8]) -> io::Result<()> {
+        self.write_at(offset, a)?;
+        if b.is_empty() { Ok(()) } else { self.write_at(offset + a.len() as u64, b) }
+    }
 }
 
 /// Why a ring cannot be used.
@@ -117,8 +123,13 @@ impl<M: Memory> Ring<M> {
         if self.used() + size > self.capacity {
             return Err(RingError::Full);
         }
-        self.copy_in(self.header.head, header)?;
-        self.copy_in(self.header.head + header.len() as u64, payload)?;
+        let at = self.header.head % self.capacity;
+        if at + size <= self.capacity {
+            self.memory.write_parts_at(HEADER + at, header, payload)?;
+        } else {
+            self.copy_in(self.header.head, header)?;
+            self.copy_in(self.header.head + header.len() as u64, payload)?;
+        }
         self.header.head += size;
         self.header.position = n;
         self.index.push_back((n, self.header.head));
@@ -324,6 +335,19 @@ impl Memory for std::fs::File {
 
     fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         std::os::unix::fs::FileExt::write_all_at(self, bytes, offset)
+    }
+
+    fn write_parts_at(&mut self, offset: u64, a: &[u8], b: &[u8]) -> io::Result<()> {
+        let written = rustix::io::pwritev(&*self, &[io::IoSlice::new(a), io::IoSlice::new(b)], offset).unwrap_or(0);
+        // Short only for want of memory or because of a signal: the rest, or the error, in the simple way.
+        match written.checked_sub(a.len()) {
+            None => {
+                self.write_at(offset + written as u64, a.get(written..).unwrap_or_default())?;
+                self.write_at(offset + a.len() as u64, b)
+            }
+            Some(of_b) if of_b < b.len() => self.write_at(offset + written as u64, b.get(of_b..).unwrap_or_default()),
+            Some(_) => Ok(()),
+        }
     }
 }
 
