@@ -29,6 +29,7 @@ complete -c sk-replicate -n "__fish_sk_replicate_needs_command" -s V -l version 
 complete -c sk-replicate -n "__fish_sk_replicate_needs_command" -f -a "run" -d 'Serve one module: orders on the standard input, events on the standard output (started by sk-module)'
 complete -c sk-replicate -n "__fish_sk_replicate_needs_command" -f -a "status" -d 'Show what the replica is doing and how up to date it is'
 complete -c sk-replicate -n "__fish_sk_replicate_needs_command" -f -a "lineage" -d 'Show the epochs of the replica\'s history, newest first'
+complete -c sk-replicate -n "__fish_sk_replicate_needs_command" -f -a "salvage" -d 'List, restore and remove what was put aside before a resynchronisation replaced it'
 complete -c sk-replicate -n "__fish_sk_replicate_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c sk-replicate -n "__fish_sk_replicate_using_subcommand run" -l spec -d 'File that says what to replicate, as JSON' -r -F
 complete -c sk-replicate -n "__fish_sk_replicate_using_subcommand run" -l store-fd -d 'Number of an inherited socket to the descriptor store' -r
@@ -40,7 +41,31 @@ complete -c sk-replicate -n "__fish_sk_replicate_using_subcommand status" -s h -
 complete -c sk-replicate -n "__fish_sk_replicate_using_subcommand lineage" -s m -l module -d 'Name of the module' -r
 complete -c sk-replicate -n "__fish_sk_replicate_using_subcommand lineage" -l json -d 'Print JSON lines'
 complete -c sk-replicate -n "__fish_sk_replicate_using_subcommand lineage" -s h -l help -d 'Print help'
-complete -c sk-replicate -n "__fish_sk_replicate_using_subcommand help; and not __fish_seen_subcommand_from run status lineage help" -f -a "run" -d 'Serve one module: orders on the standard input, events on the standard output (started by sk-module)'
-complete -c sk-replicate -n "__fish_sk_replicate_using_subcommand help; and not __fish_seen_subcommand_from run status lineage help" -f -a "status" -d 'Show what the replica is doing and how up to date it is'
-complete -c sk-replicate -n "__fish_sk_replicate_using_subcommand help; and not __fish_seen_subcommand_from run status lineage help" -f -a "lineage" -d 'Show the epochs of the replica\'s history, newest first'
-complete -c sk-replicate -n "__fish_sk_replicate_using_subcommand help; and not __fish_seen_subcommand_from run status lineage help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c sk-replicate -n "__fish_sk_replicate_using_subcommand salvage; and not __fish_seen_subcommand_from list restore prune help" -s m -l module -d 'Name of the module' -r
+complete -c sk-replicate -n "__fish_sk_replicate_using_subcommand salvage; and not __fish_seen_subcommand_from list restore prune help" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c sk-replicate -n "__fish_sk_replicate_using_subcommand salvage; and not __fish_seen_subcommand_from list restore prune help" -f -a "list" -d 'Show what was put aside: size, and an identifier that begins with the date (UTC) of the resynchronisation'
+complete -c sk-replicate -n "__fish_sk_replicate_using_subcommand salvage; and not __fish_seen_subcommand_from list restore prune help" -f -a "restore" -d 'Copy a file, or everything beneath a directory, to another place; nothing is ever written over an existing file'
+complete -c sk-replicate -n "__fish_sk_replicate_using_subcommand salvage; and not __fish_seen_subcommand_from list restore prune help" -f -a "prune" -d 'Remove what old resynchronisations put aside, for good'
+complete -c sk-replicate -n "__fish_sk_replicate_using_subcommand salvage; and not __fish_seen_subcommand_from list restore prune help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c sk-replicate -n "__fish_sk_replicate_using_subcommand salvage; and __fish_seen_subcommand_from list" -l json -d 'Print JSON lines'
+complete -c sk-replicate -n "__fish_sk_replicate_using_subcommand salvage; and __fish_seen_subcommand_from list" -s h -l help -d 'Print help'
+complete -c sk-replicate -n "__fish_sk_replicate_using_subcommand salvage; and __fish_seen_subcommand_from restore" -l to -d 'Directory that receives it under its last name; made when it is missing' -r -F
+complete -c sk-replicate -n "__fish_sk_replicate_using_subcommand salvage; and __fish_seen_subcommand_from restore" -l json -d 'Print JSON lines'
+complete -c sk-replicate -n "__fish_sk_replicate_using_subcommand salvage; and __fish_seen_subcommand_from restore" -s h -l help -d 'Print help'
+complete -c sk-replicate -n "__fish_sk_replicate_using_subcommand salvage; and __fish_seen_subcommand_from prune" -l older-than -d 'Remove what was put aside this long ago or earlier, for example 30d or 12h' -r
+complete -c sk-replicate -n "__fish_sk_replicate_using_subcommand salvage; and __fish_seen_subcommand_from prune" -l all -d 'Remove everything'
+complete -c sk-replicate -n "__fish_sk_replicate_using_subcommand salvage; and __fish_seen_subcommand_from prune" -l yes -d 'Really remove; without it only what would be removed is shown'
+complete -c sk-replicate -n "__fish_sk_replicate_using_subcommand salvage; and __fish_seen_subcommand_from prune" -l json -d 'Print JSON lines'
+complete -c sk-replicate -n "__fish_sk_replicate_using_subcommand salvage; and __fish_seen_subcommand_from prune" -s h -l help -d 'Print help'
+complete -c sk-replicate -n "__fish_sk_replicate_using_subcommand salvage; and __fish_seen_subcommand_from help" -f -a "list" -d 'Show what was put aside: size, and an identifier that begins with the date (UTC) of the resynchronisation'
+complete -c sk-replicate -n "__fish_sk_replicate_using_subcommand salvage; and __fish_seen_subcommand_from help" -f -a "restore" -d 'Copy a file, or everything beneath a directory, to another place; nothing is ever written over an existing file'
+complete -c sk-replicate -n "__fish_sk_replicate_using_subcommand salvage; and __fish_seen_subcommand_from help" -f -a "prune" -d 'Remove what old resynchronisations put aside, for good'
+complete -c sk-replicate -n "__fish_sk_replicate_using_subcommand salvage; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c sk-replicate -n "__fish_sk_replicate_using_subcommand help; and not __fish_seen_subcommand_from run status lineage salvage help" -f -a "run" -d 'Serve one module: orders on the standard input, events on the standard output (started by sk-module)'
+complete -c sk-replicate -n "__fish_sk_replicate_using_subcommand help; and not __fish_seen_subcommand_from run status lineage salvage help" -f -a "status" -d 'Show what the replica is doing and how up to date it is'
+complete -c sk-replicate -n "__fish_sk_replicate_using_subcommand help; and not __fish_seen_subcommand_from run status lineage salvage help" -f -a "lineage" -d 'Show the epochs of the replica\'s history, newest first'
+complete -c sk-replicate -n "__fish_sk_replicate_using_subcommand help; and not __fish_seen_subcommand_from run status lineage salvage help" -f -a "salvage" -d 'List, restore and remove what was put aside before a resynchronisation replaced it'
+complete -c sk-replicate -n "__fish_sk_replicate_using_subcommand help; and not __fish_seen_subcommand_from run status lineage salvage help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c sk-replicate -n "__fish_sk_replicate_using_subcommand help; and __fish_seen_subcommand_from salvage" -f -a "list" -d 'Show what was put aside: size, and an identifier that begins with the date (UTC) of the resynchronisation'
+complete -c sk-replicate -n "__fish_sk_replicate_using_subcommand help; and __fish_seen_subcommand_from salvage" -f -a "restore" -d 'Copy a file, or everything beneath a directory, to another place; nothing is ever written over an existing file'
+complete -c sk-replicate -n "__fish_sk_replicate_using_subcommand help; and __fish_seen_subcommand_from salvage" -f -a "prune" -d 'Remove what old resynchronisations put aside, for good'

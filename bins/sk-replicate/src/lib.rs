@@ -1,6 +1,7 @@
 //! What does `sk-replicate` accept, and which exit code says what?
 
 mod run;
+mod salvage;
 mod show;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
@@ -11,13 +12,23 @@ const EXIT_CODES: &str = "\
 Exit codes:
   0    done
   1    the specification, the key or the state directory cannot be used (run)
-  2    no such module, or its state cannot be read (status, lineage)
+  2    no such module, or its state cannot be read (status, lineage, salvage)
+  3    nothing was removed: --yes is missing, or a resynchronisation runs (salvage prune)
+  4    not in the salvage directory (salvage restore)
+  5    a file to be restored exists already (salvage restore)
   100  wrong usage
   111  a system call failed
 
 Example:
   sk-replicate status -m mirror
-  sk-replicate lineage -m mirror --json";
+  sk-replicate lineage -m mirror --json
+  sk-replicate salvage -m mirror list";
+
+const RETENTION: &str = "\
+Before a resynchronisation overwrites or deletes content of this node that the other node never received (after a split brain, or
+when a node was forced), that content is put aside in the module's salvage directory, under the date of the resynchronisation.
+One resynchronisation puts aside at most a quarter of the space that was free when it began; what did not fit is named in the
+module's log and lost. Nothing is removed by itself, because it may be the only copy: remove with prune what you have looked at.";
 
 /// Replicates the directories of a module to the other node, synchronously.
 #[derive(Parser)]
@@ -38,6 +49,68 @@ enum Command {
     /// Show the epochs of the replica's history, newest first
     #[command(after_help = EXIT_CODES)]
     Lineage(Show),
+    /// List, restore and remove what was put aside before a resynchronisation replaced it
+    #[command(after_help = EXIT_CODES, long_about = RETENTION)]
+    Salvage(Salvage),
+}
+
+#[derive(Args)]
+struct Salvage {
+    /// Name of the module
+    #[arg(short, long, value_name = "AM")]
+    module: String,
+    #[command(subcommand)]
+    command: SalvageCommand,
+}
+
+#[derive(Subcommand)]
+enum SalvageCommand {
+    /// Show what was put aside: size, and an identifier that begins with the date (UTC) of the resynchronisation
+    #[command(after_help = EXIT_CODES)]
+    List(List),
+    /// Copy a file, or everything beneath a directory, to another place; nothing is ever written over an existing file
+    #[command(after_help = EXIT_CODES)]
+    Restore(Restore),
+    /// Remove what old resynchronisations put aside, for good
+    #[command(after_help = EXIT_CODES)]
+    Prune(Prune),
+}
+
+#[derive(Args)]
+struct List {
+    /// Print JSON lines
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
+struct Restore {
+    /// Identifier as printed by list, the beginning of one (a date, a directory), or a path in the salvage directory
+    #[arg(value_name = "ID-OR-PATH")]
+    item: String,
+    /// Directory that receives it under its last name; made when it is missing
+    #[arg(long, value_name = "DIR")]
+    to: PathBuf,
+    /// Print JSON lines
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
+#[command(group = clap::ArgGroup::new("which").required(true))]
+struct Prune {
+    /// Remove what was put aside this long ago or earlier, for example 30d or 12h
+    #[arg(long, value_name = "AGE", group = "which", value_parser = humantime::parse_duration)]
+    older_than: Option<std::time::Duration>,
+    /// Remove everything
+    #[arg(long, group = "which")]
+    all: bool,
+    /// Really remove; without it only what would be removed is shown
+    #[arg(long)]
+    yes: bool,
+    /// Print JSON lines
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Args)]
@@ -83,6 +156,7 @@ pub fn main() -> ExitCode {
         Command::Run(run) => run::run(&run),
         Command::Status(show) => show::status(&show.module, show.json),
         Command::Lineage(show) => show::lineage(&show.module, show.json),
+        Command::Salvage(order) => salvage::salvage(&order.module, &order.command),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -7,13 +7,16 @@ use serde_json::{Value, json};
 use std::io::Write as _;
 use sys::roots::{Roots, is_module_name};
 
-fn remembered(roots: &Roots, module: &str) -> Result<Remembered, Trouble> {
-    if !is_module_name(module) {
-        return Err(Trouble::new(
-            100,
-            format!("{module:?} is not a module's name: letters, digits, '_', '-' and '.' are allowed"),
-        ));
+/// Refuses what cannot be a module's name.
+pub fn module_name(module: &str) -> Result<(), Trouble> {
+    if is_module_name(module) {
+        return Ok(());
     }
+    Err(Trouble::new(100, format!("{module:?} is not a module's name: letters, digits, '_', '-' and '.' are allowed")))
+}
+
+fn remembered(roots: &Roots, module: &str) -> Result<Remembered, Trouble> {
+    module_name(module)?;
     let directory = state_dir(roots, module);
     if !directory.is_dir() {
         let text = format!(

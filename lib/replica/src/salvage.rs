@@ -4,14 +4,18 @@
 //! blocks where the file system can) to `<salvage directory>/<UTC date>/<replicated directory>/<path>`. The budget bounds the bytes
 //! kept by one resynchronisation; what did not fit is counted and told, not kept.
 
+mod shelf;
+
+pub use shelf::{Listed, RestoreError, Resyncs, list, prunable, prune, restore};
+
 use crate::op::RelPath;
-use crate::tree::{self, next_data, read_full};
+use crate::tree::{self, Meta, Place, next_data, read_full};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -127,7 +131,7 @@ impl Salvage {
     }
 }
 
-/// Copies content, owner, mode and times; holes stay holes; durable when it returns.
+/// Copies content, owner, mode, extended attributes and times; holes stay holes; durable when it returns.
 fn copy_file(from: impl AsFd, to: &Path) -> io::Result<()> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
     let new: OwnedFd = rustix::fs::open(to, flags, Mode::from_raw_mode(0o600))?;
@@ -152,7 +156,13 @@ fn copy_file(from: impl AsFd, to: &Path) -> io::Result<()> {
     let owner = (rustix::fs::Uid::from_raw(stat.st_uid), rustix::fs::Gid::from_raw(stat.st_gid));
     rustix::fs::fchown(&new, Some(owner.0), Some(owner.1))?;
     rustix::fs::fchmod(&new, Mode::from_raw_mode(stat.st_mode & 0o777))?;
-    tree::set_times(tree::Place::Fd(new.as_fd()), None, Some(tree::mtime_of(&stat)))?;
+    let meta = Meta::read(Place::Fd(from.as_fd()), &stat)?;
+    match tree::set_xattrs(Place::Fd(new.as_fd()), &meta.xattrs) {
+        // The other file system has none: the content is what matters.
+        Err(e) if e.raw_os_error() == Some(libc::EOPNOTSUPP) => {}
+        other => other?,
+    }
+    tree::set_times(Place::Fd(new.as_fd()), None, Some(meta.mtime))?;
     rustix::fs::fdatasync(&new)?;
     Ok(())
 }
@@ -171,44 +181,6 @@ pub(crate) fn write_all(file: impl AsFd, mut offset: u64, mut bytes: &[u8]) -> i
         }
     }
     Ok(())
-}
-
-/// One file in the salvage directory.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Listed {
-    /// The resynchronisation's date, as in the directory's name.
-    pub date: String,
-    /// Below the date: replicated directory and path.
-    pub path: PathBuf,
-    /// Its size.
-    pub bytes: u64,
-}
-
-/// Everything in a salvage directory, oldest first. A directory that does not exist is empty.
-pub fn list(directory: &Path) -> io::Result<Vec<Listed>> {
-    let mut found = Vec::new();
-    let dates = match std::fs::read_dir(directory) {
-        Ok(dates) => dates,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(found),
-        Err(e) => return Err(e),
-    };
-    for date in dates {
-        let date = date?;
-        let mut queue = vec![date.path()];
-        while let Some(next) = queue.pop() {
-            let meta = next.symlink_metadata()?;
-            if meta.is_dir() {
-                for entry in std::fs::read_dir(&next)? {
-                    queue.push(entry?.path());
-                }
-            } else if let Ok(path) = next.strip_prefix(date.path()) {
-                let date = date.file_name().to_string_lossy().into_owned();
-                found.push(Listed { date, path: path.to_path_buf(), bytes: meta.size() });
-            }
-        }
-    }
-    found.sort_by(|a, b| (&a.date, &a.path).cmp(&(&b.date, &b.path)));
-    Ok(found)
 }
 
 /// `2026-11-20T101530Z`.
