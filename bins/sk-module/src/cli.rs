@@ -118,9 +118,6 @@ pub(crate) enum Verb {
         /// Wait for a stable state
         #[arg(long)]
         wait: bool,
-        /// As secondary, compare and copy everything
-        #[arg(long)]
-        fullsync: bool,
     },
     /// Start as primary; refused while the peer is primary or when this node's data are a mixture
     Prim {

@@ -81,9 +81,9 @@ fn run(cli: Cli) -> Result<u8, Failure> {
         Verb::Config { module, id } => configure::config(&roots, &module.name()?, id),
         Verb::List { json } => show::list(&roots, json),
         Verb::ClusterKey { output } => configure::cluster_key(&roots, output.as_deref()),
-        Verb::Start { module, wait, fullsync } => client::start(&roots, &module.name()?, "start", fullsync, wait),
+        Verb::Start { module, wait } => client::start(&roots, &module.name()?, "start", false, wait),
         Verb::Prim { module, wait } => client::start(&roots, &module.name()?, "prim", false, wait),
-        Verb::Primforce { module, wait } => client::start(&roots, &module.name()?, "primforce", true, wait),
+        Verb::Primforce { module, wait } => client::start(&roots, &module.name()?, "primforce", false, wait),
         Verb::Second { module, wait, fullsync } => client::start(&roots, &module.name()?, "second", fullsync, wait),
         Verb::Stop { module, automatic, wait } => {
             client::act(&roots, &module.name()?, "stop", automatic.identity, wait)

@@ -62,7 +62,7 @@ pub fn draw(frame: &mut Frame, app: &App, theme: Theme) {
     draw_title(frame, app, title);
     draw_modules(frame, app, theme, modules);
     draw_details(frame, app, theme, details);
-    draw_log(frame, app, log);
+    draw_log(frame, app, theme, log);
     draw_keys(frame, app, theme, keys);
     if app.help {
         draw_help(frame, area);
@@ -188,14 +188,26 @@ fn draw_details(frame: &mut Frame, app: &App, theme: Theme, area: Rect) {
     }
 }
 
-fn draw_log(frame: &mut Frame, app: &App, area: Rect) {
+fn draw_log(frame: &mut Frame, app: &App, theme: Theme, area: Rect) {
     let block = Block::new().borders(Borders::TOP).title(" log ");
     let inner = block.inner(area);
     frame.render_widget(block, area);
     let Some(module) = app.selected_module() else { return };
     let fit = usize::from(inner.height);
-    let lines: Vec<Line> =
-        module.lines.iter().skip(module.lines.len().saturating_sub(fit)).map(|l| Line::raw(format!(" {l}"))).collect();
+    let lines: Vec<Line> = module
+        .lines
+        .iter()
+        .skip(module.lines.len().saturating_sub(fit))
+        .map(|line| {
+            let (level, words) = text::log_line(line);
+            let style = match level {
+                "C" => theme.style(Light::Red),
+                "U" => Style::new().add_modifier(Modifier::BOLD),
+                _ => Style::new(),
+            };
+            Line::styled(format!(" {words}"), style)
+        })
+        .collect();
     frame.render_widget(Paragraph::new(lines), inner);
 }
 

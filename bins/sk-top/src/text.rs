@@ -34,6 +34,18 @@ pub fn frame(app: &App) -> Vec<String> {
     aligned.chain(notes).collect()
 }
 
+/// Level of a line of the module's log, and the line without what an 80 column terminal has no room for: the date,
+/// microseconds, columns.
+pub fn log_line(line: &str) -> (&str, String) {
+    let mut parts = line.splitn(4, " | ");
+    let (Some(when), Some(from), Some(level), Some(words)) = (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return ("", line.to_owned());
+    };
+    let time: String = when.split(' ').next_back().unwrap_or(when).chars().take(12).collect();
+    (level, format!("{time} {from:<9} {words}"))
+}
+
 pub fn local(s: &Snapshot) -> String {
     if s.state.is_empty() { "?".to_owned() } else { format!("{} {}", s.state, s.readiness) }
 }
@@ -83,4 +95,16 @@ pub fn replication(s: &Snapshot) -> String {
     }
     parts.push(format!("lag {}", bytes(replica.lag_bytes.unwrap_or(0.0))));
     parts.join(" · ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_the_log_fit_a_narrow_terminal() {
+        let (level, words) = log_line("2026-11-20 10:00:00.123456 | heart | E | Local state a | b");
+        assert_eq!((level, words.as_str()), ("E", "10:00:00.123 heart     Local state a | b"));
+        assert_eq!(log_line("torn"), ("", "torn".to_owned()));
+    }
 }
