@@ -7,6 +7,10 @@ use std::collections::BTreeSet;
 /// Pids listed in an event: it must fit a line.
 const PIDS_LIMIT: usize = 1000;
 
+/// A start script enables a class while what its predecessor killed may still be dying and what it started may not bear its
+/// name yet: an end this soon after the enabling is judged only when this time has passed.
+const SETTLE_MS: u64 = 300;
+
 pub(crate) struct Watch {
     pub spec: ProcessSpec,
     pub matcher: Matcher,
@@ -15,6 +19,8 @@ pub(crate) struct Watch {
     value: Option<bool>,
     /// While watched: when an absence becomes a fault for a process not seen since the enabling.
     effective_at: Option<u64>,
+    /// While watched: before this time an absence is no fault, even of a process that was seen.
+    settled_at: u64,
 }
 
 /// What is reported.
@@ -33,13 +39,14 @@ impl Watch {
     pub fn new(spec: ProcessSpec) -> Result<Self, String> {
         let matcher = Matcher::new(Some(&spec.name), spec.name_regex.as_deref(), spec.arg_regex.as_deref())
             .map_err(|e| format!("process {}: {e}", spec.name))?;
-        Ok(Self { spec, matcher, pids: BTreeSet::new(), value: None, effective_at: None })
+        Ok(Self { spec, matcher, pids: BTreeSet::new(), value: None, effective_at: None, settled_at: 0 })
     }
 
     /// Begins to watch. A process that is not there yet gets until the first effective check to appear.
     pub fn enable(&mut self, now: u64, poll_ms: u64) {
         if self.effective_at.is_none() {
             self.value = None;
+            self.settled_at = now.saturating_add(SETTLE_MS.min(poll_ms));
             self.effective_at = Some(now.saturating_add(poll_ms.saturating_mul(self.spec.start_after.max(1))));
         }
     }
@@ -81,7 +88,7 @@ impl Watch {
         let effective_at = self.effective_at?;
         let holds = !self.too_few() && !self.too_many();
         // With `start_after` the application is known to come and go while it starts.
-        let at_once = self.value.is_some() && self.spec.start_after <= 1;
+        let at_once = self.value.is_some() && self.spec.start_after <= 1 && now >= self.settled_at;
         if self.value == Some(holds) || !(holds || at_once || now >= effective_at) {
             return None;
         }
@@ -107,7 +114,8 @@ impl Watch {
 
     /// When an absence becomes a fault, if that is still to come.
     pub fn deadline(&self, now: u64) -> Option<u64> {
-        self.effective_at.filter(|t| *t > now)
+        let settled = self.effective_at.map(|_| self.settled_at);
+        settled.into_iter().chain(self.effective_at).filter(|t| *t > now).min()
     }
 }
 
@@ -146,7 +154,21 @@ mod tests {
         w.disable();
         w.enable(3000, 1000);
         assert_eq!(see(&mut w, 3001, 1), Some("up"), "told again after each enabling");
-        assert_eq!(see(&mut w, 3002, 0), Some("down"), "at once");
+        assert_eq!(see(&mut w, 3002, 0), None, "another one may be about to appear");
+        assert_eq!(w.deadline(3002), Some(3300));
+        assert_eq!(see(&mut w, 3300, 0), Some("down"));
+        assert_eq!(see(&mut w, 3400, 1), Some("up"));
+        assert_eq!(see(&mut w, 3401, 0), Some("down"), "at once");
+    }
+
+    #[test]
+    fn a_successor_in_time_is_no_fault() {
+        let mut w = watch(1, -1, 0);
+        w.enable(0, 1000);
+        assert_eq!(see(&mut w, 1, 1), Some("up"), "the old one is dying");
+        assert_eq!(see(&mut w, 2, 0), None);
+        assert_eq!(see(&mut w, 20, 1), None);
+        assert_eq!(see(&mut w, 300, 1), None);
     }
 
     #[test]
@@ -164,12 +186,12 @@ mod tests {
         let mut w = watch(2, 3, 0);
         w.enable(0, 1000);
         for (count, expected) in [(2, Some("up")), (3, None), (4, Some("down")), (3, Some("up")), (1, Some("down"))] {
-            assert_eq!(see(&mut w, 10, count), expected, "{count}");
+            assert_eq!(see(&mut w, 400, count), expected, "{count}");
         }
         let mut forbidden = watch(-1, 0, 0);
         forbidden.enable(0, 1000);
         assert_eq!(see(&mut forbidden, 1, 0), Some("up"));
-        assert_eq!(see(&mut forbidden, 2, 1), Some("down"));
+        assert_eq!(see(&mut forbidden, 400, 1), Some("down"));
     }
 
     #[test]
