@@ -3,7 +3,7 @@
 //! Whoever records something urgent (a barrier) sends it from its own thread when nobody else is sending; otherwise the one who
 //! sends looks again before it goes. Sending never blocks: what the socket does not take is left to the pump thread, which may wait. What is
 //! not urgent is left to the pump too, which gathers it for a millisecond and sends it with one system call. Nobody wakes the pump
-//! up for each operation: it looks every millisecond while there is something to do, and sleeps only after a pause. What a
+//! up for each operation: it looks every few milliseconds while there is something to do, and sleeps only after a pause. What a
 //! barrier has taken along meanwhile is no work for it any more.
 
 use super::frame;
@@ -19,8 +19,10 @@ use wire::channel::Sealer;
 const BATCH: usize = 256 * 1024;
 /// How long the pump gathers.
 const GATHER: Duration = Duration::from_millis(1);
+/// How long the pump waits at most before it looks again, while barriers take everything along.
+const LONGEST_PAUSE: Duration = Duration::from_millis(8);
 /// After as many looks at nothing the pump sleeps until it is woken up.
-const LOOKS: u32 = 20;
+const LOOKS: u32 = 6;
 
 /// Where frames come from.
 pub trait Source {
@@ -190,19 +192,21 @@ impl Outlet {
     pub fn pump(&self, source: &impl Source) {
         loop {
             let mut pump = lock(&self.pump);
-            let mut looks = 0;
+            let (mut looks, mut pause) = (0, GATHER);
             let (blocked, stop) = loop {
                 if pump.stop || pump.blocked {
                     break (std::mem::take(&mut pump.blocked), pump.stop);
                 }
                 if looks < LOOKS {
-                    // Gather: what was hinted at before this pause is due after it.
+                    // Gather: what was hinted at before or during this pause, and is still there after it, is due.
                     let due = self.hinted.load(SeqCst);
-                    pump = self.wake.wait_timeout(pump, GATHER).unwrap_or_else(PoisonError::into_inner).0;
-                    if due && self.hinted.load(SeqCst) {
+                    let wait = if due { GATHER } else { pause };
+                    pump = self.wake.wait_timeout(pump, wait).unwrap_or_else(PoisonError::into_inner).0;
+                    if self.hinted.load(SeqCst) {
                         break (std::mem::take(&mut pump.blocked), pump.stop);
                     }
                     looks = if due { 0 } else { looks + 1 };
+                    pause = (pause * 2).min(LONGEST_PAUSE);
                     continue;
                 }
                 self.asleep.store(true, SeqCst);
@@ -210,7 +214,7 @@ impl Outlet {
                     pump = self.wake.wait(pump).unwrap_or_else(PoisonError::into_inner);
                 }
                 self.asleep.store(false, SeqCst);
-                looks = 0;
+                (looks, pause) = (0, GATHER);
             };
             drop(pump);
             if stop {
