@@ -43,7 +43,7 @@ complete -c sk-module -n "__fish_sk_module_needs_command" -f -a "restart" -d 'Ru
 complete -c sk-module -n "__fish_sk_module_needs_command" -f -a "stopstart" -d 'Stop, then start again; a failover when primary'
 complete -c sk-module -n "__fish_sk_module_needs_command" -f -a "swap" -d 'Exchange the primary and the secondary'
 complete -c sk-module -n "__fish_sk_module_needs_command" -f -a "shutdown" -d 'Stop all running modules at the shutdown of the host; they stay wanted for the next boot'
-complete -c sk-module -n "__fish_sk_module_needs_command" -f -a "state" -d 'Print the state of a module'
+complete -c sk-module -n "__fish_sk_module_needs_command" -f -a "state" -d 'Print the state of a module, or of all when none is named'
 complete -c sk-module -n "__fish_sk_module_needs_command" -f -a "waitstate" -d 'Wait until the module is stable in a state'
 complete -c sk-module -n "__fish_sk_module_needs_command" -f -a "log" -d 'Print the module\'s log'
 complete -c sk-module -n "__fish_sk_module_needs_command" -f -a "set" -d 'Assign a resource (custom checkers)'
@@ -69,7 +69,6 @@ complete -c sk-module -n "__fish_sk_module_using_subcommand cluster-key" -l outp
 complete -c sk-module -n "__fish_sk_module_using_subcommand cluster-key" -s h -l help -d 'Print help'
 complete -c sk-module -n "__fish_sk_module_using_subcommand start" -s m -l module -d 'Name of the module; default: the environment variable SAFEMODULE' -r
 complete -c sk-module -n "__fish_sk_module_using_subcommand start" -l wait -d 'Wait for a stable state'
-complete -c sk-module -n "__fish_sk_module_using_subcommand start" -l fullsync -d 'As secondary, compare and copy everything'
 complete -c sk-module -n "__fish_sk_module_using_subcommand start" -s h -l help -d 'Print help'
 complete -c sk-module -n "__fish_sk_module_using_subcommand prim" -s m -l module -d 'Name of the module; default: the environment variable SAFEMODULE' -r
 complete -c sk-module -n "__fish_sk_module_using_subcommand prim" -l wait -d 'Wait for a stable state'
@@ -148,7 +147,7 @@ complete -c sk-module -n "__fish_sk_module_using_subcommand help; and not __fish
 complete -c sk-module -n "__fish_sk_module_using_subcommand help; and not __fish_seen_subcommand_from run guard boot check config list cluster-key start prim primforce second stop forcestop restart stopstart swap shutdown state waitstate log set get failover plan replay help" -f -a "stopstart" -d 'Stop, then start again; a failover when primary'
 complete -c sk-module -n "__fish_sk_module_using_subcommand help; and not __fish_seen_subcommand_from run guard boot check config list cluster-key start prim primforce second stop forcestop restart stopstart swap shutdown state waitstate log set get failover plan replay help" -f -a "swap" -d 'Exchange the primary and the secondary'
 complete -c sk-module -n "__fish_sk_module_using_subcommand help; and not __fish_seen_subcommand_from run guard boot check config list cluster-key start prim primforce second stop forcestop restart stopstart swap shutdown state waitstate log set get failover plan replay help" -f -a "shutdown" -d 'Stop all running modules at the shutdown of the host; they stay wanted for the next boot'
-complete -c sk-module -n "__fish_sk_module_using_subcommand help; and not __fish_seen_subcommand_from run guard boot check config list cluster-key start prim primforce second stop forcestop restart stopstart swap shutdown state waitstate log set get failover plan replay help" -f -a "state" -d 'Print the state of a module'
+complete -c sk-module -n "__fish_sk_module_using_subcommand help; and not __fish_seen_subcommand_from run guard boot check config list cluster-key start prim primforce second stop forcestop restart stopstart swap shutdown state waitstate log set get failover plan replay help" -f -a "state" -d 'Print the state of a module, or of all when none is named'
 complete -c sk-module -n "__fish_sk_module_using_subcommand help; and not __fish_seen_subcommand_from run guard boot check config list cluster-key start prim primforce second stop forcestop restart stopstart swap shutdown state waitstate log set get failover plan replay help" -f -a "waitstate" -d 'Wait until the module is stable in a state'
 complete -c sk-module -n "__fish_sk_module_using_subcommand help; and not __fish_seen_subcommand_from run guard boot check config list cluster-key start prim primforce second stop forcestop restart stopstart swap shutdown state waitstate log set get failover plan replay help" -f -a "log" -d 'Print the module\'s log'
 complete -c sk-module -n "__fish_sk_module_using_subcommand help; and not __fish_seen_subcommand_from run guard boot check config list cluster-key start prim primforce second stop forcestop restart stopstart swap shutdown state waitstate log set get failover plan replay help" -f -a "set" -d 'Assign a resource (custom checkers)'
