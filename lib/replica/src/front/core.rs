@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
+use super::caller::act_as;
 use super::handles::{Handle, Handles};
 use super::nodes::{Gap, Nodes, Place};
 use super::spec::{Excludes, FrontSpec, Keeper};
@@ -295,16 +296,21 @@ impl Core {
 impl Handler for Core {
     fn handle(&self, session: &Arc<Session>, request: &Request, call: Call<'_>, scratch: &mut Vec<u8>) -> Outcome {
         let node = request.header.nodeid;
+        if abi::changes(request.header.opcode) {
+            act_as(&request.header);
+        }
         let done = match call {
             Call::Lookup { name } => self.lookup(node, name),
             Call::Forget { nlookup } => self.forget(&[(node, nlookup)]),
             Call::BatchForget { items } => self.forget(&abi::forgets(items).collect::<Vec<_>>()),
             Call::GetAttr { fh } => self.get_attr(node, fh),
+            Call::StatX { fh, mask } => self.get_statx(node, fh, mask),
             Call::SetAttr(wish) => self.set_attr(request, &wish),
             Call::ReadLink => self.read_link(node, scratch),
             Call::Symlink { .. } | Call::MkNod { .. } | Call::MkDir { .. } | Call::Create { .. } => {
                 self.make(request, call)
             }
+            Call::TmpFile { .. } => self.temporary(request, call),
             Call::Unlink { name } => self.remove(request, name, false),
             Call::RmDir { name } => self.remove(request, name, true),
             Call::Rename { name, new_parent, new_name, flags } => {
@@ -330,7 +336,6 @@ impl Handler for Core {
             Call::Destroy => Ok(Outcome::Reply(Body::new())),
             Call::Ioctl => Err(Errno::NOTTY),
             // The kernel never asks again after ENOSYS. FLUSH: nothing is held back here. COPY_FILE_RANGE: it reads and writes instead.
-            // TMPFILE: the application gets EOPNOTSUPP and falls back to a name.
             Call::Flush | Call::Init { .. } | Call::Other(_) => Err(Errno::NOSYS),
         };
         done.unwrap_or_else(|errno| Outcome::Error(errno.raw_os_error()))

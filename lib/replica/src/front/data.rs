@@ -1,5 +1,6 @@
 //! How does content get in and out? Changes hold the namespace lock shared and the inode's lock around {local change, record}.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use rustix::fs::{FallocateFlags, FileType, Mode, OFlags, SeekFrom, Stat};
@@ -98,6 +99,16 @@ impl Core {
         Ok(())
     }
 
+    fn record_time(&self, fd: &OwnedFd, path: Option<RelPath>) -> Result<(), Errno> {
+        let stat = rustix::fs::fstat(fd)?;
+        if let Some(path) = path {
+            let (mode, uid, gid, size, atime) = (None, None, None, None, None);
+            let (dir, ino, mtime) = (self.dir, stat.st_ino, Some(mtime(&stat)));
+            self.recorder.record(&Op::SetAttr { dir, path, ino, mode, uid, gid, size, atime, mtime }, &[]);
+        }
+        Ok(())
+    }
+
     pub(super) fn write(&self, request: &Request, fh: u64, offset: u64, flags: u32, data: &[u8]) -> Done {
         let _names = self.names_shared();
         let handle = self.handle(fh, request.header.nodeid)?;
@@ -116,7 +127,14 @@ impl Core {
             if flags & WRITE_KILL_SUIDGID != 0 {
                 self.drop_privileges(&handle.fd, ino, path.clone())?;
             }
-            let count = write_all(&handle, data, offset)?;
+            let count = match write_all(&handle, data, offset) {
+                Ok(count) => count,
+                Err(errno) => {
+                    // A write that finds no space has changed the time.
+                    self.record_time(&handle.fd, path)?;
+                    return Err(errno);
+                }
+            };
             let op = match path {
                 Some(path) => {
                     let mtime = mtime(&rustix::fs::fstat(&handle.fd)?);
@@ -143,7 +161,14 @@ impl Core {
         let _inode = self.inode(ino);
         self.change(0, || {
             let path = self.recorded_path(ino)?;
-            rustix::fs::fallocate(&handle.fd, fallocate_flags, offset, length)?;
+            let before = rustix::fs::fstat(&handle.fd)?;
+            if let Err(errno) = rustix::fs::fallocate(&handle.fd, fallocate_flags, offset, length) {
+                // ext4 changes the time, and the size as far as it came. Allocating alone changes no content.
+                let changes = fallocate_flags.intersects(FallocateFlags::PUNCH_HOLE | FallocateFlags::ZERO_RANGE);
+                let range = if changes { offset..offset.saturating_add(length) } else { 0..0 };
+                self.record_remains(&handle.fd, path.as_ref(), &before, range)?;
+                return Err(errno);
+            }
             let op = match path {
                 Some(path) => {
                     let (dir, mtime) = (self.dir, mtime(&rustix::fs::fstat(&handle.fd)?));

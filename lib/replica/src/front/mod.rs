@@ -1,6 +1,7 @@
 //! What does the application do in the replicated directory, and what must the peer know of it?
 
 mod attr;
+mod caller;
 mod core;
 mod data;
 mod dirs;
@@ -9,6 +10,7 @@ mod names;
 mod nodes;
 mod recover;
 mod spec;
+mod tmpfile;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};

@@ -42,12 +42,6 @@ fn kind_of(mode: u32) -> Result<Kind, Errno> {
     })
 }
 
-/// Sets the group that new objects of this thread get; capabilities stay, unlike with setfsuid.
-fn as_group(gid: u32) {
-    // SAFETY: setfsgid changes an attribute of this thread only, and cannot fail in a way that matters: the result is checked by stat.
-    unsafe { libc::syscall(libc::SYS_setfsgid, libc::c_ulong::from(gid)) };
-}
-
 impl Core {
     pub(super) fn lookup(&self, nodeid: u64, name: &[u8]) -> Done {
         let _names = self.names_shared();
@@ -67,7 +61,7 @@ impl Core {
         Ok(Outcome::Reply(self.entry(&stat, parent, name)))
     }
 
-    fn entry(&self, stat: &Stat, parent: u64, name: &[u8]) -> Body {
+    pub(super) fn entry(&self, stat: &Stat, parent: u64, name: &[u8]) -> Body {
         self.nodes().looked_up(stat.st_ino, parent, name);
         let mut body = Body::new();
         body.entry_out(self.nodeid(stat.st_ino), 0, &attr(stat));
@@ -126,7 +120,7 @@ impl Core {
             None
         };
         let same_kind = existing.is_some_and(|stat| kind_of(stat.st_mode) == Ok(making.kind));
-        let fd = if same_kind { None } else { make_object(&directory, making, request.header.gid)? };
+        let fd = if same_kind { None } else { make_object(&directory, making)? };
         let stat = match own(&directory, making, request.header.uid) {
             Ok(stat) => stat,
             Err(errno) => {
@@ -179,7 +173,7 @@ impl Core {
         Ok(body)
     }
 
-    fn kept_name(&self, ino: u64) -> String {
+    pub(super) fn kept_name(&self, ino: u64) -> String {
         format!("unlinked:{}:{ino}", self.mount_point.display())
     }
 
@@ -357,13 +351,17 @@ impl Core {
         self.change(0, || {
             let directory = self.directory(parent)?;
             let path = self.path_of(parent, name)?;
+            let reference = self.reference(ino)?;
+            // A former worker may have given it its name, and not recorded it.
+            let nameless = self.nodes().is_orphan(ino) || matches!(request.progress(), Progress::Noted([1, _]));
             let original = self.recorded_path(ino)?;
-            if original.is_none() != self.excluded(&path) {
+            if nameless {
+                Self::linkable(&rustix::fs::fstat(&reference)?)?;
+            } else if original.is_none() != self.excluded(&path) {
                 return Err(Errno::XDEV);
             }
-            let reference = self.reference(ino)?;
             let perhaps_applied = request.perhaps_applied();
-            request.note([0, 0]);
+            request.note([u64::from(nameless), 0]);
             match rustix::fs::linkat(&reference, "", &directory, name, AtFlags::EMPTY_PATH) {
                 Err(Errno::EXIST) if perhaps_applied => {
                     if rustix::fs::statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW)?.st_ino != ino {
@@ -371,6 +369,14 @@ impl Core {
                     }
                 }
                 other => other?,
+            }
+            if nameless {
+                let position = if self.excluded(&path) {
+                    self.record(request, None)
+                } else {
+                    self.record_whole(request, &path, &reference, &directory)?
+                };
+                return Ok(self.changed(position, self.named(ino, parent, name, &directory)?));
             }
             let stat = rustix::fs::fstat(&reference)?;
             let parent_mtime = mtime(&rustix::fs::fstat(&directory)?);
@@ -390,14 +396,11 @@ impl Core {
     }
 }
 
-/// Makes the object with the caller's group (or the directory's, as its file system decides) and umask (or the directory's default ACL).
-fn make_object(directory: &OwnedFd, making: &Making<'_>, gid: u32) -> Result<Option<OwnedFd>, Errno> {
-    if gid != 0 {
-        as_group(gid);
-    }
+/// Makes the object with the caller's umask (or the directory's default ACL).
+fn make_object(directory: &OwnedFd, making: &Making<'_>) -> Result<Option<OwnedFd>, Errno> {
     rustix::process::umask(Mode::from_raw_mode(making.umask));
     let mode = Mode::from_raw_mode(making.mode & 0o7777);
-    let made = match making.kind {
+    match making.kind {
         Kind::Symlink => rustix::fs::symlinkat(making.target, directory, making.name).map(|()| None),
         Kind::Directory => rustix::fs::mkdirat(directory, making.name, mode).map(|()| None),
         Kind::File => {
@@ -412,14 +415,10 @@ fn make_object(directory: &OwnedFd, making: &Making<'_>, gid: u32) -> Result<Opt
         Kind::BlockDevice => {
             rustix::fs::mknodat(directory, making.name, FileType::BlockDevice, mode, making.rdev).map(|()| None)
         }
-    };
-    if gid != 0 {
-        as_group(0);
     }
-    made
 }
 
-/// Gives a new object to its owner.
+/// Gives a new object to its owner, where the thread could not act as that one.
 fn own(directory: &OwnedFd, making: &Making<'_>, uid: u32) -> Result<Stat, Errno> {
     let stat = rustix::fs::statat(directory, making.name, AtFlags::SYMLINK_NOFOLLOW)?;
     if stat.st_uid == uid {

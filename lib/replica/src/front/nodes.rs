@@ -155,6 +155,11 @@ impl Nodes {
         self.map.get(&ino).is_some_and(|n| n.handles > 0)
     }
 
+    /// It has no name, and may get one.
+    pub fn is_orphan(&self, ino: u64) -> bool {
+        self.map.get(&ino).is_some_and(|n| n.orphan.is_some())
+    }
+
     pub fn place(&self, ino: u64) -> Place {
         if ino == self.root {
             return Place::Root;

@@ -104,6 +104,11 @@ pub enum Call<'a> {
     GetAttr {
         fh: Option<u64>,
     },
+    /// GETATTR with more to tell; `mask` as in statx(2).
+    StatX {
+        fh: Option<u64>,
+        mask: u32,
+    },
     SetAttr(SetAttr),
     ReadLink,
     Symlink {
@@ -217,6 +222,12 @@ pub enum Call<'a> {
         fh: u64,
         offset: u64,
         whence: u32,
+    },
+    /// The name that the kernel sends means nothing.
+    TmpFile {
+        flags: u32,
+        mode: u32,
+        umask: u32,
     },
     /// Not implemented: the kernel falls back or refuses.
     Other(u32),
@@ -366,6 +377,14 @@ fn parse_call(opcode: u32, mut c: Cursor<'_>, setxattr_ext: bool) -> Result<Call
         }
         43 => Call::Fallocate { fh: c.u64()?, offset: c.u64()?, length: c.u64()?, mode: c.u32()? },
         46 => Call::LSeek { fh: c.u64()?, offset: c.u64()?, whence: c.u32()? },
+        51 => Call::TmpFile { flags: c.u32()?, mode: c.u32()?, umask: c.u32()? },
+        52 => {
+            let flags = c.u32()?;
+            c.u32()?;
+            let fh = c.u64()?;
+            c.u32()?;
+            Call::StatX { fh: (flags & GETATTR_FH != 0).then_some(fh), mask: c.u32()? }
+        }
         other => Call::Other(other),
     })
 }
@@ -385,6 +404,12 @@ fn set_attr(c: &mut Cursor<'_>) -> Result<SetAttr, Malformed> {
     Ok(SetAttr { valid, fh, size, atime: (atime, atime_ns), mtime: (mtime, mtime_ns), mode, uid, gid })
 }
 
+/// Requests that may take space or make objects: SETATTR, SYMLINK, MKNOD, MKDIR, UNLINK, RMDIR, RENAME, LINK, OPEN (clears set-user-id),
+/// WRITE, SETXATTR, REMOVEXATTR, CREATE, FALLOCATE, RENAME2, TMPFILE.
+pub fn changes(opcode: u32) -> bool {
+    matches!(opcode, 4 | 6 | 8..=14 | 16 | 21 | 24 | 35 | 43 | 45 | 51)
+}
+
 /// The pairs (node, lookups) of a BATCH_FORGET.
 pub fn forgets(items: &[u8]) -> impl Iterator<Item = (u64, u64)> + '_ {
     items.chunks_exact(16).filter_map(|item| {
@@ -397,8 +422,8 @@ pub fn forgets(items: &[u8]) -> impl Iterator<Item = (u64, u64)> + '_ {
 pub fn references(opcode: u32, body: &[u8]) -> Vec<u64> {
     let nodeid = |entry: &[u8]| Cursor(entry).u64().ok().filter(|n| *n != 0);
     match opcode {
-        // LOOKUP, SYMLINK, MKNOD, MKDIR, LINK, CREATE.
-        1 | 6 | 8 | 9 | 13 | 35 => nodeid(body).into_iter().collect(),
+        // LOOKUP, SYMLINK, MKNOD, MKDIR, LINK, CREATE, TMPFILE.
+        1 | 6 | 8 | 9 | 13 | 35 | 51 => nodeid(body).into_iter().collect(),
         44 => {
             let mut found = Vec::new();
             let mut rest = body;
@@ -460,6 +485,20 @@ impl Body {
     /// Reply of GETATTR and SETATTR.
     pub fn attr_out(&mut self, a: &Attr) -> &mut Self {
         self.u64(CACHE_SECONDS).u32(0).u32(0).attr(a)
+    }
+
+    /// Reply of STATX; `device` is left out: the mount has its own.
+    pub fn statx_out(&mut self, x: &rustix::fs::Statx) -> &mut Self {
+        self.u64(CACHE_SECONDS).u32(0).u32(0).u64(0).u64(0);
+        self.u32(x.stx_mask).u32(x.stx_blksize).u64(x.stx_attributes.bits()).u32(x.stx_nlink);
+        self.u32(x.stx_uid).u32(x.stx_gid).u32(x.stx_mode.into());
+        self.u64(x.stx_ino).u64(x.stx_size).u64(x.stx_blocks).u64(x.stx_attributes_mask.bits());
+        for time in [x.stx_atime, x.stx_btime, x.stx_ctime, x.stx_mtime] {
+            self.u64(time.tv_sec.cast_unsigned()).u32(time.tv_nsec).u32(0);
+        }
+        self.u32(x.stx_rdev_major).u32(x.stx_rdev_minor);
+        self.0.resize(self.0.len() + 8 + 14 * 8, 0);
+        self
     }
 
     /// Reply of LOOKUP and of what creates names.
