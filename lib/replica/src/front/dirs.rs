@@ -7,7 +7,7 @@ use rustix::fs::{AtFlags, OFlags, RawDir, SeekFrom};
 use rustix::io::Errno;
 
 use super::core::{Core, Done, attr};
-use crate::fuse::abi::{Body, DIRENT, ENTRY_OUT};
+use crate::fuse::abi::{Body, DIRENT, ENTRY_OUT, FOPEN_CACHE_DIR, FOPEN_KEEP_CACHE};
 use crate::fuse::session::Outcome;
 
 impl Core {
@@ -17,7 +17,8 @@ impl Core {
         let fd = self.open(ino, OFlags::RDONLY | OFlags::DIRECTORY)?;
         self.nodes().opened(ino);
         let mut body = Body::new();
-        body.open_out(self.handles.insert(ino, fd), 0);
+        // Everybody changes the directory through this mount, so the kernel knows when its copy is out of date.
+        body.open_out(self.handles.insert(ino, fd), FOPEN_CACHE_DIR | FOPEN_KEEP_CACHE);
         Ok(Outcome::Reply(body))
     }
 

@@ -58,6 +58,8 @@ pub mod valid {
 }
 
 pub const FOPEN_KEEP_CACHE: u32 = 1 << 1;
+/// Reply of OPENDIR: the kernel may keep what it reads.
+pub const FOPEN_CACHE_DIR: u32 = 1 << 3;
 pub const OPEN_KILL_SUIDGID: u32 = 1;
 pub const WRITE_KILL_SUIDGID: u32 = 1 << 2;
 pub const FSYNC_DATA_ONLY: u32 = 1;
