@@ -1,8 +1,10 @@
 //! What does `sk-replicate` accept, and which exit code says what?
 
+mod inquiry;
 mod run;
 mod salvage;
 mod show;
+mod verify;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use std::path::PathBuf;
@@ -11,9 +13,10 @@ use std::process::ExitCode;
 const EXIT_CODES: &str = "\
 Exit codes:
   0    done
-  1    the specification, the key or the state directory cannot be used (run)
+  1    the specification, the key or the state directory cannot be used (run); the replicas differ (verify)
   2    no such module, or its state cannot be read (status, lineage, salvage)
-  3    nothing was removed: --yes is missing, or a resynchronisation runs (salvage prune)
+  3    the replicas cannot be compared (to the end) now: no secondary in sync, stream lost (verify); nothing was removed: --yes is
+       missing, or a resynchronisation runs (salvage prune)
   4    not in the salvage directory (salvage restore)
   5    a file to be restored exists already (salvage restore)
   100  wrong usage
@@ -22,13 +25,22 @@ Exit codes:
 Example:
   sk-replicate status -m mirror
   sk-replicate lineage -m mirror --json
-  sk-replicate salvage -m mirror list";
+  sk-replicate salvage -m mirror list
+  sk-replicate verify -m mirror --bandwidth 20000";
 
 const RETENTION: &str = "\
 Before a resynchronisation overwrites or deletes content of this node that the other node never received (after a split brain, or
 when a node was forced), that content is put aside in the module's salvage directory, under the date of the resynchronisation.
 One resynchronisation puts aside at most a quarter of the space that was free when it began; what did not fit is named in the
 module's log and lost. Nothing is removed by itself, because it may be the only copy: remove with prune what you have looked at.";
+
+const VERIFY: &str = "\
+Compares names, attributes and content of both replicas while the application writes, at a bounded rate, and prints what differs,
+exactly: number of the replicated directory and path, then the attributes, or offset+length of the content (in pages of 4096 bytes).
+Each object is compared at one place of the replication stream, so that writing cannot make equal replicas look different. Not
+compared: access times, what is excluded from replication, the times of directories and counts of hard links when anything is
+excluded, which names belong to one file, other file systems mounted inside, what is created or renamed after its directory was
+read. Nothing is repaired: a full resynchronisation of the secondary does that.";
 
 /// Replicates the directories of a module to the other node, synchronously.
 #[derive(Parser)]
@@ -52,6 +64,22 @@ enum Command {
     /// List, restore and remove what was put aside before a resynchronisation replaced it
     #[command(after_help = EXIT_CODES, long_about = RETENTION)]
     Salvage(Salvage),
+    /// Compare both replicas while the application writes; run it on the primary
+    #[command(after_help = EXIT_CODES, long_about = VERIFY)]
+    Verify(Verify),
+}
+
+#[derive(Args)]
+struct Verify {
+    /// Name of the module
+    #[arg(short, long, value_name = "AM")]
+    module: String,
+    /// Most that is read on each node, in KiB a second; 0: as fast as possible
+    #[arg(long, value_name = "KBS", default_value_t = 51200)]
+    bandwidth: u64,
+    /// Print JSON lines: progress, difference, verified
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Args)]
@@ -156,6 +184,7 @@ pub fn main() -> ExitCode {
         Command::Run(run) => run::run(&run),
         Command::Status(show) => show::status(&show.module, show.json),
         Command::Lineage(show) => show::lineage(&show.module, show.json),
+        Command::Verify(order) => verify::verify(&order),
         Command::Salvage(order) => salvage::salvage(&order.module, &order.command),
     };
     match outcome {

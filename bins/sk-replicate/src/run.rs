@@ -66,10 +66,15 @@ pub fn run(args: &Run) -> Result<(), Trouble> {
     let ready = args.ready_fd.map(inherited).transpose()?;
     let store = store.map(sys::store::StoreClient::connect).transpose()?;
     let emitter = Arc::new(Emitter::new("sk-replicate", &spec.node, &spec.module));
+    let module = spec.module.clone();
     let (sender, inputs) = channel();
     let reporter = reporter(emitter.clone(), sender.clone());
     let mut engine =
         Engine::start(spec, store, reporter).map_err(|e| Trouble::new(1, format!("{}; {}", e.reason, e.hint)))?;
+    // Replication does not depend on who may ask about it.
+    if let Err(e) = crate::inquiry::serve(&module, engine.verifier()) {
+        eprintln!("sk-replicate: questions cannot be answered: {e}");
+    }
     let abandon = engine.abandoner();
     let reading = sender.clone();
     std::thread::Builder::new().name("orders".into()).spawn(move || {

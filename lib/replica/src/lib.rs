@@ -12,3 +12,4 @@ pub mod salvage;
 pub mod store;
 pub mod stream;
 pub mod tree;
+pub mod verify;

@@ -241,6 +241,19 @@ impl Node {
         }
     }
 
+    /// Compares both replicas: exit code and JSON lines.
+    pub fn verify(&self, arguments: &[&str]) -> (i32, Vec<Value>, String) {
+        let output = Command::new(env!("CARGO_BIN_EXE_sk-replicate"))
+            .env("SK_RUN", self.spec.with_extension("run"))
+            .args(["verify", "-m", "pair", "--json"])
+            .args(arguments)
+            .output()
+            .unwrap();
+        let lines = String::from_utf8(output.stdout).unwrap();
+        let lines = lines.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+        (output.status.code().unwrap(), lines, String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+
     /// Forgets events seen so far, but the last snapshot.
     pub fn forget(&self) {
         let mut events = self.log.events.lock().unwrap();
@@ -276,6 +289,7 @@ fn spawn(store: &Store, spec: &Path, log: &Arc<Log>) -> (Child, ChildStdin) {
     let end = store.serve().unwrap();
     rustix::io::fcntl_setfd(&end, rustix::io::FdFlags::empty()).unwrap();
     let mut child = Command::new(env!("CARGO_BIN_EXE_sk-replicate"))
+        .env("SK_RUN", spec.with_extension("run"))
         .args(["run", "--store-fd", &end.as_raw_fd().to_string(), "--spec"])
         .arg(spec)
         .stdin(Stdio::piped())

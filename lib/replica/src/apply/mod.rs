@@ -274,6 +274,7 @@ impl Applier {
                         Ok(Applied::Done)
                     }
                     Ask::Files { items } => self.answer_files(*id, &items),
+                    Ask::Verify { question } => self.answer_verify(*id, &question),
                 };
             }
             Op::SyncNames { dir, path, first, last, ask } => {

@@ -11,6 +11,7 @@ use crate::op::{Entry, Kind, RelPath};
 use crate::resync::ask::{Answer, FileAnswer, Item, MAX_BLOCKS, MAX_ITEMS, pack};
 use crate::salvage::{remove_tree, write_all};
 use crate::tree::{self, BLOCK, EMPTY, Meta, Place};
+use crate::verify::Question;
 use rustix::fs::{AtFlags, FallocateFlags, OFlags, Stat};
 use rustix::io::Errno;
 use std::io;
@@ -269,6 +270,13 @@ impl Applier {
             files.push(self.answer_file(item)?);
         }
         encode(&Answer { id, files, ..Answer::default() })
+    }
+
+    /// How a comparison finds this tree; never a reason to stop.
+    pub(super) fn answer_verify(&self, id: u64, question: &Question) -> Result<Applied, Fault> {
+        let (Question::Objects { dir, .. } | Question::Content { dir, .. } | Question::Names { dir, .. }) = question;
+        let reply = crate::verify::answer(self.root(*dir)?, question).ok_or(Fault::Malformed("a bad question"))?;
+        encode(&Answer { id, verify: Some(reply), ..Answer::default() })
     }
 
     fn answer_file(&mut self, item: &Item) -> Result<FileAnswer, Fault> {

@@ -33,6 +33,7 @@ use crate::stream::frame;
 use crate::stream::message::{Place, StreamId};
 use crate::stream::outlet::Outlet;
 use crate::stream::ring::{HEADROOM, Ring, WINDOW};
+use crate::verify::Verify;
 use lineage::{EpochId, Standing};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -65,6 +66,7 @@ pub struct Flow {
     /// Since when the oldest answer waits, or the ring is not empty, without progress.
     pub stalled: Option<Instant>,
     pub resync: Option<Arc<Resync>>,
+    pub verify: Option<Arc<Verify>>,
     pub checkpoint: Option<Checkpoint>,
     pub checkpoints: u64,
     /// The next checkpoint should not wait: until there is one, the change maps are worth nothing.
@@ -138,6 +140,7 @@ impl Core {
             waiting: BTreeMap::new(),
             stalled: None,
             resync: None,
+            verify: None,
             checkpoint: None,
             checkpoints: 0,
             checkpoint_due: false,

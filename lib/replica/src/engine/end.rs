@@ -60,6 +60,7 @@ impl Engine {
         if let Some(resync) = resync {
             resync.cancel();
         }
+        core.end_verify();
         let position = core.emit(link, &Op::Goodbye, &[])?;
         core.push();
         // Never longer than the runner is willing to wait for a peer that is alive.

@@ -16,6 +16,7 @@ pub mod report;
 mod serve;
 pub mod spec;
 mod tick;
+pub mod verify;
 
 use self::block::{Block, boot_id};
 use self::changes::Changes;

@@ -360,9 +360,14 @@ impl Server {
                 match control {
                     Control::Ack { done, settled } => acknowledged = Some((done, settled)),
                     Control::Answer => {
-                        let resync = core.flow().resync.clone();
-                        if let Some(resync) = resync {
-                            resync.answer(frame.payload);
+                        let (resync, verify) = {
+                            let flow = core.flow();
+                            (flow.resync.clone(), flow.verify.clone())
+                        };
+                        if !resync.is_some_and(|r| r.answer(frame.payload))
+                            && let Some(verify) = verify
+                        {
+                            verify.answer(frame.payload);
                         }
                     }
                     Control::Checkpointed { number } => core.checkpointed(number, true),
@@ -416,7 +421,7 @@ impl Link for Walk<'_> {
 }
 
 /// All directories as one front.
-struct Fronts(Vec<Arc<dyn crate::recorder::Front>>);
+pub(super) struct Fronts(pub Vec<Arc<dyn crate::recorder::Front>>);
 
 impl crate::recorder::Front for Fronts {
     fn resume(&self) {

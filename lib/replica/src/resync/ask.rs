@@ -2,6 +2,7 @@
 
 use crate::op::RelPath;
 use crate::tree::EMPTY;
+use crate::verify::{Question, Reply};
 use serde::{Deserialize, Serialize};
 
 /// Files in one question, at most.
@@ -19,6 +20,8 @@ pub enum Ask {
     NamesAgain,
     /// State and hashes of files.
     Files { items: Vec<Item> },
+    /// Of a comparison of replicas in sync, see [`crate::verify`].
+    Verify { question: Question },
 }
 
 /// A file and the blocks of it that are asked for.
@@ -44,6 +47,9 @@ pub struct Answer {
     /// One for each item asked.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<FileAnswer>,
+    /// To `Ask::Verify`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verify: Option<Reply>,
 }
 
 /// State of one of the receiver's files.

@@ -39,7 +39,7 @@ pub mod ask;
 mod data;
 mod link;
 mod names;
-mod pace;
+pub(crate) mod pace;
 
 pub use link::{Gone, Link, Progress, ResyncError, Summary};
 

@@ -4,19 +4,19 @@ use std::time::Duration;
 
 /// A token bucket: at most `rate` bytes a second on average, with bursts of a tenth of a second.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(crate) struct Pace {
     rate: Option<u64>,
     /// When everything sent so far is paid for.
     paid: Duration,
 }
 
 impl Pace {
-    pub(super) fn new(rate: Option<u64>) -> Self {
+    pub(crate) fn new(rate: Option<u64>) -> Self {
         Self { rate: rate.filter(|r| *r > 0), paid: Duration::ZERO }
     }
 
     /// Accounts for `bytes` sent at `now`; returns how long to wait before more is sent.
-    pub(super) fn spend(&mut self, now: Duration, bytes: u64) -> Duration {
+    pub(crate) fn spend(&mut self, now: Duration, bytes: u64) -> Duration {
         let Some(rate) = self.rate else { return Duration::ZERO };
         let burst = Duration::from_millis(100);
         self.paid = self.paid.max(now.saturating_sub(burst)) + Duration::from_secs_f64(bytes as f64 / rate as f64);

@@ -1,0 +1,118 @@
+//! A comparison of both replicas over the present stream: may it begin, and when must it end?
+
+use super::Engine;
+use super::core::{Core, lock, random};
+use super::report::{Peer, Role};
+use super::serve::{Fronts, Server};
+use super::spec::Failure;
+use crate::op::Op;
+use crate::resync::Gone;
+use crate::resync::ask::Ask;
+use crate::stream::frame;
+use crate::verify::{Config, Difference, Link, Question, Summary, Verify};
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+/// Set in the numbers of our questions: those of resynchronisations begin with the number of a connection.
+const MARK: u64 = 1 << 63;
+
+/// Starts comparisons, from any thread.
+#[derive(Clone)]
+pub struct Verifier {
+    server: Arc<Server>,
+}
+
+impl Engine {
+    pub fn verifier(&self) -> Verifier {
+        Verifier { server: self.server.clone() }
+    }
+}
+
+impl Verifier {
+    /// Compares both replicas, in the calling thread. `bandwidth`: bytes a second read on each node. See [`Verify::run`].
+    pub fn run(
+        &self,
+        bandwidth: Option<u64>,
+        found: &mut dyn FnMut(Difference) -> bool,
+        progress: &mut dyn FnMut(Summary) -> bool,
+    ) -> Result<Summary, Failure> {
+        let core = &self.server.core;
+        let roots = lock(&self.server.roots).iter().map(OwnedFd::try_clone).collect::<Result<Vec<_>, _>>();
+        let roots = roots.map_err(|e| Failure::new(format!("descriptors: {e}"), "raise the limit of open files"))?;
+        let fronts = core.fronts.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let number = random()? as u64;
+        let excludes = self.server.excludes.clone();
+        let verify = Verify::new(Config { roots, excludes, front: Arc::new(Fronts(fronts)), bandwidth });
+        let link = {
+            let mut flow = core.flow();
+            if flow.role != Role::Primary {
+                return Err(Failure::new("this node does not serve", "run it on the primary"));
+            }
+            if flow.verify.is_some() {
+                return Err(Failure::new("the replicas are being compared already", "wait for its end"));
+            }
+            let synced = flow.paired && flow.end.is_none() && flow.peer == Peer::InSync;
+            let Some(link) = flow.link.filter(|_| synced) else {
+                return Err(Failure::new("the secondary is not in sync", "wait until it is, then compare again"));
+            };
+            flow.verify = Some(verify.clone());
+            link
+        };
+        let stream = Questions { core, link, verify: &verify, number: AtomicU64::new(number) };
+        let outcome = verify.run(&stream, found, progress);
+        {
+            let mut flow = core.flow();
+            if flow.verify.as_ref().is_some_and(|v| Arc::ptr_eq(v, &verify)) {
+                flow.verify = None;
+            }
+        }
+        outcome.map_err(|e| Failure::new(format!("the comparison was not finished: {e}"), "compare again"))
+    }
+}
+
+struct Questions<'a> {
+    core: &'a Core,
+    link: u64,
+    verify: &'a Arc<Verify>,
+    number: AtomicU64,
+}
+
+impl Link for Questions<'_> {
+    fn ask(&self, question: &Question) -> Result<u64, Gone> {
+        let id = self.number.fetch_add(1, SeqCst) | MARK;
+        let payload = serde_json::to_vec(&Ask::Verify { question: question.clone() }).map_err(|_| Gone)?;
+        let mut text = Vec::new();
+        frame::op_text(&Op::Ask { id }, &mut text).map_err(|_| Gone)?;
+        let mut flow = self.core.flow();
+        // Decided under the lock: nothing follows the goodbye of a role that ends, and nothing goes to another connection.
+        let current = flow.link == Some(self.link) && flow.verify.as_ref().is_some_and(|v| Arc::ptr_eq(v, self.verify));
+        if !current || payload.len() > frame::MAX_PAYLOAD {
+            return Err(Gone);
+        }
+        self.core.append(&mut flow, &text, &payload, true);
+        let held = flow.link == Some(self.link);
+        drop(flow);
+        self.core.outlet.hint();
+        held.then_some(id).ok_or(Gone)
+    }
+
+    fn wait_room(&self, bytes: usize) -> Result<(), Gone> {
+        self.core.wait_room(self.link, bytes as u64).then_some(()).ok_or(Gone)
+    }
+
+    fn now(&self) -> Duration {
+        sys::clock::monotonic()
+    }
+}
+
+impl Core {
+    /// No question of a comparison enters the stream any more.
+    pub fn end_verify(&self) {
+        let verify = self.flow().verify.take();
+        if let Some(verify) = verify {
+            verify.end();
+        }
+    }
+}
