@@ -366,7 +366,9 @@ mod tests {
                 })
             })
             .collect();
-        writers.into_iter().for_each(|w| w.join().unwrap());
+        for writer in writers {
+            writer.join().unwrap();
+        }
         let total = lock(&source.0).len();
         // The framing adds two bytes a record.
         until(|| outlet.bytes_sent() > total as u64 && !outlet.hinted.load(SeqCst) && outlet.asleep.load(SeqCst));
