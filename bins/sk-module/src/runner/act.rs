@@ -145,8 +145,15 @@ impl Runner {
 
     fn child_is_dismissed(&mut self, kind: Kind) {
         match kind {
-            Kind::Heartbeat => self.links.published = None,
-            Kind::Errd => self.links.classes.clear(),
+            Kind::Heartbeat => {
+                self.links.published = None;
+                self.facts.unchecked("heartbeat.");
+                self.facts.unchecked("heartbeatlocaladdr.");
+            }
+            Kind::Errd => {
+                self.links.classes.clear();
+                self.facts.unchecked("proc.");
+            }
             Kind::Replicate => {
                 let link = &mut self.links.replica;
                 link.role = None;
@@ -154,7 +161,8 @@ impl Runner {
                 link.deaths.clear();
                 self.facts.replica = super::board::ReplicaView::default();
             }
-            Kind::Vip | Kind::VipWatch => {}
+            Kind::VipWatch => self.facts.unchecked("intf."),
+            Kind::Vip => {}
         }
     }
 

@@ -135,7 +135,10 @@ impl Runner {
                     self.tell(Event::VipDone { id });
                 }
             }
-            "released" => self.facts.vip.clear(),
+            "released" => {
+                self.facts.vip.clear();
+                self.facts.unchecked("ip.");
+            }
             "ip" => {
                 let state = value["value"].as_str().unwrap_or("down").to_owned();
                 self.facts.vip.insert(address.clone(), state.clone());

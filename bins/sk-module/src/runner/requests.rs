@@ -195,6 +195,7 @@ impl Runner {
             .facts
             .resources
             .iter()
+            .filter(|(_, r)| r.value != "init")
             .filter_map(|(name, r)| {
                 name.strip_prefix("heartbeat.").map(|ident| json!({"ident": ident, "value": r.value}))
             })
