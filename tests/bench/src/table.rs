@@ -9,7 +9,7 @@ pub fn median(seen: &mut [f64]) -> f64 {
     seen.sort_by(f64::total_cmp);
     let middle = seen.len() / 2;
     match (seen.get(middle), middle.checked_sub(1).and_then(|m| seen.get(m))) {
-        (Some(high), Some(low)) if seen.len() % 2 == 0 => f64::midpoint(*high, *low),
+        (Some(high), Some(low)) if seen.len().is_multiple_of(2) => f64::midpoint(*high, *low),
         (Some(value), _) => *value,
         (None, _) => 0.0,
     }
