@@ -101,7 +101,7 @@ pub fn main() -> ExitCode {
         Verb::List(args) => list::list(&args).map(|found| ExitCode::from(u8::from(!found))),
     };
     result.unwrap_or_else(|failure| {
-        eprintln!("sk-errd: {}", failure.text);
+        sys::warn!("sk-errd: {}", failure.text);
         ExitCode::from(failure.code)
     })
 }

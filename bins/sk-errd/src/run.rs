@@ -222,7 +222,7 @@ impl Watcher {
             Ok(None) => false,
             Err(error) => {
                 if !std::mem::replace(&mut self.told, true) {
-                    eprintln!(
+                    sys::warn!(
                         "sk-errd: cannot follow process {pid} ({error}); ends are noticed every {} ms only",
                         self.poll_ms
                     );
@@ -253,7 +253,7 @@ impl Watcher {
         let order = match order {
             Ok(order) => order,
             Err(error) => {
-                eprintln!("sk-errd: order refused: {error}");
+                sys::warn!("sk-errd: order refused: {error}");
                 return Ok(true);
             }
         };
@@ -264,12 +264,12 @@ impl Watcher {
             ("disable", Some(class)) => {
                 self.enabled.remove(class);
             }
-            ("enable" | "disable", None) => eprintln!("sk-errd: order `{}` refused: it has no `class`", order.kind),
+            ("enable" | "disable", None) => sys::warn!("sk-errd: order `{}` refused: it has no `class`", order.kind),
             ("off", _) => self.off = true,
             ("on", _) => self.off = false,
             ("list", _) => self.list()?,
             ("quit", _) => return Ok(false),
-            (other, _) => eprintln!("sk-errd: unknown order `{other}` skipped"),
+            (other, _) => sys::warn!("sk-errd: unknown order `{other}` skipped"),
         }
         self.apply_classes();
         Ok(true)

@@ -84,7 +84,7 @@ pub fn main() -> ExitCode {
     match run::run(&args.spec, args.ready_fd) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("sk-heartbeat: {}", failure.text);
+            sys::warn!("sk-heartbeat: {}", failure.text);
             ExitCode::from(failure.code)
         }
     }

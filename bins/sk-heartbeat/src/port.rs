@@ -79,9 +79,10 @@ impl Port {
                 self.next_bind = now + RETRY_MS;
                 let kind = error.kind();
                 if kind != io::ErrorKind::AddrNotAvailable && self.told.replace(kind) != Some(kind) {
-                    eprintln!(
+                    sys::warn!(
                         "sk-heartbeat: link {}: cannot listen on {}: {error}; trying again",
-                        self.ident, self.local
+                        self.ident,
+                        self.local
                     );
                 }
                 self.report(false)
@@ -108,7 +109,7 @@ impl Port {
     pub fn send(&mut self, body: &[u8], packet: &mut Vec<u8>) {
         let Some(socket) = &self.socket else { return };
         if let Err(error) = self.sender.seal(body, packet) {
-            eprintln!("sk-heartbeat: link {}: {error}", self.ident);
+            sys::warn!("sk-heartbeat: link {}: {error}", self.ident);
         } else if socket.send_to(packet, self.peer).is_err() {
             // No route, no carrier, buffer full: to the peer this is silence, as it must be. Perhaps our address is gone.
             self.next_bind = 0;

@@ -8,7 +8,7 @@ const PRIORITY: i32 = 1;
 /// Locks all memory and asks for round-robin real-time scheduling. What is not permitted is told on stderr, once.
 pub(crate) fn enter() {
     if let Err(error) = mlockall(MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE) {
-        eprintln!("sk-heartbeat: memory is not locked ({error}); heartbeats may be late when this host swaps");
+        sys::warn!("sk-heartbeat: memory is not locked ({error}); heartbeats may be late when this host swaps");
     }
     // SAFETY: all-zero bytes are a valid sched_param.
     let mut param: libc::sched_param = unsafe { std::mem::zeroed() };
@@ -17,7 +17,7 @@ pub(crate) fn enter() {
     let result = unsafe { libc::sched_setscheduler(0, libc::SCHED_RR | libc::SCHED_RESET_ON_FORK, &raw const param) };
     if result != 0 {
         let error = std::io::Error::last_os_error();
-        eprintln!(
+        sys::warn!(
             "sk-heartbeat: no real-time scheduling ({error}); heartbeats may be late when this host is overloaded"
         );
     }

@@ -187,14 +187,14 @@ impl Heart {
         let order = match order {
             Ok(order) => order,
             Err(error) => {
-                eprintln!("sk-heartbeat: order refused: {error}");
+                sys::warn!("sk-heartbeat: order refused: {error}");
                 return Ok(true);
             }
         };
         match order.kind.as_str() {
             "publish" => match order.value.get("state") {
                 Some(state @ Value::Object(_)) => self.publish(state.to_string())?,
-                _ => eprintln!("sk-heartbeat: order `publish` refused: `state` is not an object"),
+                _ => sys::warn!("sk-heartbeat: order `publish` refused: `state` is not an object"),
             },
             "bye" => {
                 if self.state.is_some() {
@@ -206,14 +206,14 @@ impl Heart {
                 }
             }
             "quit" => return Ok(false),
-            other => eprintln!("sk-heartbeat: unknown order `{other}` skipped"),
+            other => sys::warn!("sk-heartbeat: unknown order `{other}` skipped"),
         }
         Ok(true)
     }
 
     fn publish(&mut self, state: String) -> Result<(), End> {
         if state.len() > STATE_LIMIT {
-            eprintln!(
+            sys::warn!(
                 "sk-heartbeat: order `publish` refused: the state has {} bytes, more than {STATE_LIMIT}",
                 state.len()
             );

@@ -8,7 +8,7 @@ pub(crate) fn boot(roots: &Roots) -> Result<u8, Failure> {
     let mut worst = 0;
     for module in applied_modules(roots)? {
         if let Err(failure) = begin(roots, &module) {
-            eprintln!("sk-module: {module}: {}", failure.message);
+            sys::warn!("sk-module: {module}: {}", failure.message);
             worst = failure.code;
         }
     }

@@ -182,7 +182,7 @@ pub(crate) fn shutdown(roots: &Roots) -> Result<u8, Failure> {
         ) {
             Ok(Some(_)) => asked.push(module),
             Ok(None) => {}
-            Err(failure) => eprintln!("sk-module: {module}: {}", failure.message),
+            Err(failure) => sys::warn!("sk-module: {module}: {}", failure.message),
         }
     }
     let mut worst = 0;

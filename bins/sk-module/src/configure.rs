@@ -135,7 +135,7 @@ fn forget_switches(roots: &Roots, module: &str) -> Result<(), Failure> {
         }
         _ => {}
     }
-    let mut core = instance::load_core(&var, &mut |message| eprintln!("sk-module: {message}"));
+    let mut core = instance::load_core(&var, &mut |message| sys::warn!("sk-module: {message}"));
     if core.failover_override.take().is_some() {
         instance::save_core(&var, &core).map_err(|e| Failure::system(var.join("core.json").display(), e))?;
     }
@@ -149,7 +149,7 @@ fn restart_idle_runner(roots: &Roots, module: &str) {
         // It ended before its answer was read: what was asked for.
         && failure.code != exit::NO_RUNNER
     {
-        eprintln!("sk-module: the runner of {module} still has the former configuration: {}", failure.message);
+        sys::warn!("sk-module: the runner of {module} still has the former configuration: {}", failure.message);
     }
 }
 

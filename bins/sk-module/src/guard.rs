@@ -55,7 +55,7 @@ pub(crate) fn guard(module: &str, boot: bool) -> Result<u8, Failure> {
             }
             _ => {}
         }
-        eprintln!("sk-module: the runner of {module} ended ({status}); it is started again in {delay:?}");
+        sys::warn!("sk-module: the runner of {module} ended ({status}); it is started again in {delay:?}");
         let lived = Duration::from_millis(sys::clock::monotonic_ms().saturating_sub(begun));
         if lived > LONGEST_DELAY {
             delay = FIRST_DELAY;

@@ -40,7 +40,7 @@ impl Journal {
             .map_err(io::Error::other)
             .and_then(|text| self.file.write_all(format!("{text}\n").as_bytes()));
         if let Err(error) = result {
-            eprintln!("sk-module: the journal cannot be written: {error}");
+            sys::warn!("sk-module: the journal cannot be written: {error}");
         }
     }
 }

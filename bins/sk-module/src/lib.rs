@@ -62,9 +62,9 @@ pub fn main() -> ExitCode {
     match run(cli) {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
-            eprintln!("sk-module: {}", failure.message);
+            sys::warn!("sk-module: {}", failure.message);
             if let Some(hint) = &failure.hint {
-                eprintln!("  {hint}");
+                sys::warn!("  {hint}");
             }
             ExitCode::from(failure.code)
         }

@@ -36,8 +36,8 @@ impl ModuleLog {
     pub fn write(&mut self, level: char, from: &str, message: &str) {
         let line = format!("{} | {from} | {level} | {}\n", local_time("%Y-%m-%d %H:%M:%S%.6f"), one_line(message));
         if let Err(error) = self.file.write_all(line.as_bytes()) {
-            eprint!("{line}");
-            eprintln!("sk-module: the log {} cannot be written: {error}", self.path.display());
+            sys::warn!("{}", line.trim_end());
+            sys::warn!("sk-module: the log {} cannot be written: {error}", self.path.display());
             return;
         }
         self.written += line.len() as u64;
@@ -56,7 +56,7 @@ impl ModuleLog {
                 self.written = 0;
             }
             Err(error) => {
-                eprintln!("sk-module: the log {} cannot be rotated: {error}", self.path.display());
+                sys::warn!("sk-module: the log {} cannot be rotated: {error}", self.path.display());
                 self.written = 0;
             }
         }

@@ -17,7 +17,7 @@ pub(crate) fn replay(path: &Path, quiet: bool) -> Result<u8, Failure> {
             Ok(parsed) => parsed,
             Err(error) => {
                 // The last line of a host that lost power may be torn.
-                eprintln!("{}:{}: not a line of a journal: {error}", path.display(), number + 1);
+                sys::warn!("{}:{}: not a line of a journal: {error}", path.display(), number + 1);
                 continue;
             }
         };

@@ -191,7 +191,7 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) if e.is_broken_pipe() => ExitCode::SUCCESS,
         Err(e) => {
-            eprintln!("sk-replicate: {e}");
+            sys::warn!("sk-replicate: {e}");
             ExitCode::from(e.code)
         }
     }

@@ -73,7 +73,7 @@ pub fn run(args: &Run) -> Result<(), Trouble> {
         Engine::start(spec, store, reporter).map_err(|e| Trouble::new(1, format!("{}; {}", e.reason, e.hint)))?;
     // Replication does not depend on who may ask about it.
     if let Err(e) = crate::inquiry::serve(&module, engine.verifier()) {
-        eprintln!("sk-replicate: questions cannot be answered: {e}");
+        sys::warn!("sk-replicate: questions cannot be answered: {e}");
     }
     let abandon = engine.abandoner();
     let reading = sender.clone();
@@ -82,7 +82,7 @@ pub fn run(args: &Run) -> Result<(), Trouble> {
         abandon();
         let _ = reading.send(Input::End);
         std::thread::sleep(LAST_RESORT);
-        eprintln!("sk-replicate: the directories could not be released in time");
+        sys::warn!("sk-replicate: the directories could not be released in time");
         std::process::exit(111);
     })?;
     std::thread::Builder::new().name("signals".into()).spawn(move || {
@@ -104,7 +104,7 @@ pub fn run(args: &Run) -> Result<(), Trouble> {
             }
             Input::Terminate => {
                 if let Err(e) = engine.order(Order::Retire) {
-                    eprintln!("sk-replicate: {}; {}", e.reason, e.hint);
+                    sys::warn!("sk-replicate: {}; {}", e.reason, e.hint);
                 }
                 break;
             }
@@ -139,7 +139,7 @@ fn answer(emitter: &Emitter, id: Option<u64>, outcome: Result<(), replica::engin
     let written = match outcome {
         Ok(()) => emitter.emit("done", &Done { id }),
         Err(e) => {
-            eprintln!("sk-replicate: {}; {}", e.reason, e.hint);
+            sys::warn!("sk-replicate: {}; {}", e.reason, e.hint);
             emitter.emit("failed", &Failed { id, reason: e.reason, hint: e.hint })
         }
     };
@@ -151,7 +151,7 @@ fn reporter(emitter: Arc<Emitter>, sender: Sender<Input>) -> Reporter {
     Arc::new(move |report: &Report| {
         let Some(kind) = report.kind() else {
             if let Report::Note { text } = report {
-                eprintln!("sk-replicate: {text}");
+                sys::warn!("sk-replicate: {text}");
             }
             return;
         };
@@ -161,7 +161,7 @@ fn reporter(emitter: Arc<Emitter>, sender: Sender<Input>) -> Reporter {
                 let sender = sender.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                 let _ = sender.send(Input::End);
             }
-            Err(e) => eprintln!("sk-replicate: {e}"),
+            Err(e) => sys::warn!("sk-replicate: {e}"),
         }
     })
 }
@@ -174,7 +174,7 @@ fn read(inputs: &Sender<Input>) {
                     return;
                 }
             }
-            Err(e) => eprintln!("sk-replicate: an order was skipped: {e}"),
+            Err(e) => sys::warn!("sk-replicate: an order was skipped: {e}"),
         }
     }
 }

@@ -397,15 +397,36 @@ fn the_end_of_the_runner_releases_a_frozen_primary_at_once() {
     let start = Instant::now();
     pair.a.end_of_file();
     assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
-    // It waited for the peer, and nobody will ever acknowledge it; unless it came late enough to meet the plain directory.
-    let outcome = application.join().unwrap();
-    let plain = pair.a.dir.join("plain");
-    std::fs::write(&plain, b"y").unwrap();
-    assert!(outcome.is_err() || std::fs::read(pair.a.dir.join("waits")).is_ok());
+    // It waited for the peer, and nobody will ever acknowledge it.
+    application.join().unwrap().unwrap_err();
+    // Nor can an application that outlives its runner write past the replication.
+    let past = std::fs::write(pair.a.dir.join("past"), b"y").unwrap_err();
+    assert_eq!(past.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
     // A successor starts frozen: `paired` is what counts, not that it was alone for a moment.
     pair.a.start_again();
     let refused = pair.a.order(json!({"kind":"primary","peer":"excluded"}));
     assert_eq!(refused["kind"], "failed", "{refused}");
+    // Given back to its owner when the module stops.
+    assert_eq!(pair.a.order(json!({"kind":"retire"}))["kind"], "done");
+    std::fs::write(pair.a.dir.join("plain"), b"y").unwrap();
+}
+
+#[test]
+fn an_abandoned_primary_answers_with_errors_and_can_be_retired() {
+    if !possible() {
+        return;
+    }
+    let mut pair = Pair::synced(json!({}));
+    pair.wire.cut();
+    pair.a.until_replica("freeze", |r| r["frozen"] == true);
+    let path = pair.a.dir.join("waits");
+    let application = std::thread::spawn(move || std::fs::write(path, b"x"));
+    assert_eq!(pair.a.order(json!({"kind":"abandon"}))["kind"], "done");
+    let failed = application.join().unwrap().unwrap_err();
+    assert_eq!(failed.raw_os_error(), Some(5), "{failed}");
+    assert_eq!(std::fs::write(pair.a.dir.join("later"), b"x").unwrap_err().raw_os_error(), Some(5));
+    assert_eq!(pair.a.order(json!({"kind":"retire"}))["kind"], "done");
+    assert!(!pair.a.dir.join("waits").exists() && !pair.a.dir.join("later").exists());
 }
 
 #[test]

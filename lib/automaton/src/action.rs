@@ -38,12 +38,21 @@ pub enum Action {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum ReplicaOrder {
-    Primary { peer: PeerMode, force: bool },
-    Secondary { full: bool },
+    Primary {
+        peer: PeerMode,
+        force: bool,
+    },
+    Secondary {
+        full: bool,
+    },
     ExcludePeer,
-    Promote { peer: PeerMode },
+    Promote {
+        peer: PeerMode,
+    },
     Demote,
     Outdate,
+    /// The peer took over: what waits and what comes is answered with an error, so that the application can end.
+    Abandon,
     Retire,
 }
 

@@ -290,6 +290,7 @@ impl fmt::Display for Step {
                 ReplicaOrder::Promote { peer } => write!(f, "replicate promote peer={}", mode(*peer)),
                 ReplicaOrder::Demote => f.write_str("replicate demote"),
                 ReplicaOrder::Outdate => f.write_str("replicate outdate"),
+                ReplicaOrder::Abandon => f.write_str("replicate abandon"),
                 ReplicaOrder::Retire => f.write_str("replicate retire"),
             },
             Self::ErrdClass { class, enabled } => write!(f, "errd {class} {}", on(enabled)),

@@ -94,6 +94,7 @@ impl Runner {
                     ReplicaOrder::Promote { peer: PeerMode::Paired } => "promote paired",
                     ReplicaOrder::Demote => "demote",
                     ReplicaOrder::Outdate => "outdate",
+                    ReplicaOrder::Abandon => "abandon",
                     ReplicaOrder::Retire => "retire",
                 };
                 if self.fail == Some(name) {
@@ -293,6 +294,31 @@ fn the_exit_code_of_a_start_script_drives_nothing() {
     r.feed(Event::PeerDown);
     r.script_ends(Some(7));
     assert_eq!(r.state(), "ALONE Ready");
+}
+
+#[test]
+fn an_overtaken_primary_never_goes_on_alone_and_frees_its_application() {
+    // Frozen for longer than the timeout: the secondary took over, could not hold the address, and waits.
+    let mut r = Runner::prim();
+    r.hold = Some("stop_prim");
+    r.replica(ReplicaRole::Primary, Standing::Paired, &[1], ReplicaPeer::Lost);
+    r.peer(StateName::Wait, Readiness::Transient, Standing::Alone, &[2, 1]);
+    assert!(r.at("stop_prim") < r.at("abandon"));
+    r.feed(Event::PeerDown);
+    assert!(!r.done.contains(&"exclude".to_owned()), "an epoch of its own would make two histories: {:?}", r.done);
+    assert_eq!(r.done.iter().filter(|l| *l == "abandon").count(), 1);
+    r.script_ends(Some(0));
+    assert!(r.at("abandon") < r.at("retire"));
+}
+
+#[test]
+fn a_stopping_primary_whose_peer_serves_frees_its_application() {
+    let mut r = Runner::prim();
+    r.hold = Some("stop_prim");
+    r.replica(ReplicaRole::Primary, Standing::Paired, &[1], ReplicaPeer::Lost);
+    r.peer(StateName::Alone, Readiness::Ready, Standing::Alone, &[2, 1]);
+    assert!(r.at("stop_prim") < r.at("abandon"));
+    assert!(!r.done.contains(&"exclude".to_owned()));
 }
 
 #[test]

@@ -11,6 +11,8 @@ pub enum Admission {
     Go,
     /// Frozen, or the ring is full: park the request; [`Front::resume`] will be called.
     Park,
+    /// This node lost its role for good: the request fails with EIO.
+    Refuse,
 }
 
 /// What the engine offers to the front. Every method is called from several threads and none waits for the peer.

@@ -205,6 +205,7 @@ impl Engine {
                 self.peer = ReplicaPeer::Absent;
                 effect.close = Some(ReplicaPeer::Lost);
             }
+            ReplicaOrder::Abandon => self.pending.clear(),
             ReplicaOrder::Retire => {
                 if self.role == ReplicaRole::Primary && self.peer == ReplicaPeer::InSync && !drained {
                     effect.later = true;

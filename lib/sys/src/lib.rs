@@ -1,5 +1,14 @@
 //! What does the kernel offer: processes, signals, clocks, small durable files, locks, descriptors that outlive a process.
 
+/// Like `eprintln!`, but words that nobody can read (full disk, reader gone) do not end the process that keeps a service up.
+#[macro_export]
+macro_rules! warn {
+    ($($word:tt)*) => {{
+        use ::std::io::Write as _;
+        let _ = ::std::writeln!(::std::io::stderr(), $($word)*);
+    }};
+}
+
 pub mod clock;
 pub mod files;
 pub mod lock;

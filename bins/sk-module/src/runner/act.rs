@@ -336,7 +336,7 @@ impl Runner {
                 *role = Some(ReplicaOrder::Secondary { full: false });
             }
             ReplicaOrder::Retire => *role = None,
-            ReplicaOrder::Outdate => {}
+            ReplicaOrder::Outdate | ReplicaOrder::Abandon => {}
         }
     }
 

@@ -358,7 +358,7 @@ impl Runner {
         // Lost at power-off anyway: no fsync. A full /run costs the file, never the module.
         let written = std::fs::write(&temporary, format!("{text}\n")).and_then(|()| std::fs::rename(&temporary, &path));
         if let Err(error) = written {
-            eprintln!("sk-module: {}: {error}", path.display());
+            sys::warn!("sk-module: {}: {error}", path.display());
         }
     }
 }

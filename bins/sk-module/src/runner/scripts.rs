@@ -91,15 +91,11 @@ impl Scripts {
         }
         let stamp = local_time("%Y-%m-%dT%H%M%S");
         let userlog = format!("userlog_{stamp}_{name}.ulog");
-        let (output, errors) = match open_output(instance, &userlog, name) {
-            Ok(files) => files,
-            Err(error) => {
-                return Launch::Impossible {
-                    exit: NOT_EXECUTABLE,
-                    message: format!("Script {name} is not run, its output file {userlog} cannot be written: {error}"),
-                };
-            }
-        };
+        let (output, errors) = open_output(instance, &userlog, name).unwrap_or_else(|error| {
+            // A full disk must not keep an application running on a node that gives its role away.
+            sys::warn!("sk-module: the output of {name} is lost, its file {userlog} cannot be written: {error}");
+            (Stdio::null(), Stdio::null())
+        });
         let mut command = Command::new(&path);
         command.args(args).stdin(Stdio::null()).stdout(output).stderr(errors).current_dir(instance.user_var());
         command.process_group(0);

@@ -84,6 +84,10 @@ pub struct Core {
     must_follow: bool,
     /// An order beside the running step: excluding the peer, so that scripts are not blocked.
     exclusion: Option<u64>,
+    /// The engine was told to answer with errors, once in a stop.
+    abandoned: bool,
+    /// See [`Self::note_overtaken`].
+    overtaken: bool,
     degraded: bool,
 
     // What is told to the peer beside the state.
@@ -142,6 +146,8 @@ impl Core {
             heard_since_paired: false,
             must_follow: false,
             exclusion: None,
+            abandoned: false,
+            overtaken: false,
             degraded: false,
             publishing: false,
             published: None,
@@ -191,6 +197,7 @@ impl Core {
         self.wall = wall_ms;
         self.learn(event);
         self.note_sync();
+        self.note_overtaken();
         self.watch_stream();
         self.exclude_beside();
         // Each pass either starts a job or changes the state; the bound only guards against a mistake in the rules.
@@ -201,6 +208,7 @@ impl Core {
         }
         self.watch_stream();
         self.exclude_beside();
+        self.abandon_beside();
         self.publish();
         self.show();
         std::mem::take(&mut self.out)
@@ -316,6 +324,13 @@ impl Core {
         self.settings.replicated
             && !self.degraded
             && self.replica.as_ref().is_some_and(|r| r.role == ReplicaRole::Primary && r.standing == Standing::Paired)
+    }
+
+    /// Whether the peer has, or had when last heard of, an epoch that followed ours: it served without us, and what it acknowledged
+    /// is not here. Remembered, since a peer that is not heard any more did it all the same.
+    fn note_overtaken(&mut self) {
+        let newer = |p: &Published| self.own_lineage().compare(&p.lineage) == lineage::Relation::Older;
+        self.overtaken = self.serves_paired() && (self.overtaken || self.peer.as_ref().is_some_and(newer));
     }
 
     fn peer_view(&self) -> Peer<'_> {

@@ -136,6 +136,16 @@ impl Core {
         if self.last_complaint.as_deref() == Some("split brain") {
             self.last_complaint = None;
         }
+        // Whatever it does now: going on alone would make two histories of one.
+        if self.overtaken {
+            self.log('E', "heart", "Split brain recovery: exiting alone");
+            return self.request_stop(StopRequest {
+                action: "stopstart",
+                then: Then::Start,
+                forced: false,
+                pause: false,
+            });
+        }
         if self.exclusion.is_some() {
             return;
         }

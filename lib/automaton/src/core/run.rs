@@ -2,6 +2,7 @@
 
 use super::{Core, VIP_RETRY_MS, Weakness};
 use crate::action::{Action, PeerMode, ReplicaOrder};
+use crate::event::ReplicaPeer;
 use crate::plan::{Request, Step, build};
 use crate::state::{Readiness, State, StateName};
 use std::collections::VecDeque;
@@ -177,7 +178,11 @@ impl Core {
                 return;
             }
             // Done beside a script already, or the engine is gone.
-            ReplicaOrder::ExcludePeer if !self.serves_paired() || self.weak(Weakness::NeverExcludes) => return,
+            ReplicaOrder::ExcludePeer
+                if !self.serves_paired() || self.overtaken || self.weak(Weakness::NeverExcludes) =>
+            {
+                return;
+            }
             ReplicaOrder::Retire if !self.engaged || self.degraded => return,
             _ => {}
         }
@@ -200,7 +205,7 @@ impl Core {
     /// While a script runs on a primary whose peer is gone, its writes would block: exclude the peer at once.
     pub(super) fn exclude_beside(&mut self) {
         let ordering = matches!(self.job_wait(), Some(Wait::Replica { .. }));
-        let lawful = self.peer_gone().is_some() || self.outdated_peer();
+        let lawful = (self.peer_gone().is_some() || self.outdated_peer()) && !self.overtaken;
         if self.job_wait().is_none()
             || ordering
             || self.exclusion.is_some()
@@ -214,6 +219,24 @@ impl Core {
         let id = self.id();
         self.exclusion = Some(id);
         self.out.push(Action::Replicate { id, order: ReplicaOrder::ExcludePeer });
+    }
+
+    /// While the application of a primary that lost its role is being stopped, what it waits for will never be acknowledged: it gets
+    /// errors, since a process that waits for a disk cannot even be killed.
+    pub(super) fn abandon_beside(&mut self) {
+        let stopping = self.job.as_ref().is_some_and(|j| matches!(j.kind, JobKind::Stop(_) | JobKind::Pause));
+        if !stopping {
+            self.abandoned = false;
+            return;
+        }
+        let script = matches!(self.job_wait(), Some(Wait::Script { .. }));
+        let cut = !matches!(self.stream(), ReplicaPeer::InSync | ReplicaPeer::Syncing);
+        let lost = self.state.name.serves() && self.serves_paired() && (self.overtaken || (cut && self.peer_serves()));
+        if script && lost && !self.abandoned {
+            self.abandoned = true;
+            let id = self.id();
+            self.out.push(Action::Replicate { id, order: ReplicaOrder::Abandon });
+        }
     }
 
     /// The peer promised not to take over (answer to `outdate_wanted`).

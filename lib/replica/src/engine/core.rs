@@ -103,6 +103,8 @@ pub struct Core {
     pub followed: AtomicU64,
     pub bytes_received: AtomicU64,
     pub stopping: AtomicBool,
+    /// The peer took over from this primary: nothing that waits will be acknowledged, ever.
+    pub abandoned: AtomicBool,
 }
 
 /// A lock whose content is valid at every moment, also after a panic of its holder.
@@ -162,6 +164,7 @@ impl Core {
             followed: AtomicU64::new(0),
             bytes_received: AtomicU64::new(0),
             stopping: AtomicBool::new(false),
+            abandoned: AtomicBool::new(false),
         }
     }
 
@@ -241,12 +244,33 @@ impl Core {
         }
     }
 
+    /// Ends all waiting for the peer with errors. What is inside the gate is local work and ends by itself.
+    pub fn abandon(&self) {
+        self.gate.close();
+        self.abandoned.store(true, SeqCst);
+        self.gate.close_and_drain();
+        self.outlet.detach();
+        let waiting = {
+            let mut flow = self.flow();
+            flow.link = None;
+            std::mem::take(&mut flow.waiting)
+        };
+        drop(waiting);
+        self.changed.notify_all();
+        self.parked.store(false, SeqCst);
+        self.resume_fronts();
+    }
+
     /// Lets requests go on, unless this node does not serve, or serves in paired service without its peer.
     pub fn open_gate(&self) {
         {
             // Under the lock: a loss of the stream closes the gate under it too.
             let flow = self.flow();
-            if self.stopping.load(SeqCst) || flow.role != Role::Primary || (flow.paired && flow.link.is_none()) {
+            if self.stopping.load(SeqCst)
+                || self.abandoned.load(SeqCst)
+                || flow.role != Role::Primary
+                || (flow.paired && flow.link.is_none())
+            {
                 return;
             }
             self.gate.open();

@@ -79,7 +79,7 @@ impl Engine {
     /// After [`Engine::drain`]: no role, no connection.
     fn rest(&mut self) {
         let core = &self.core;
-        {
+        let waiting = {
             let mut flow = core.flow();
             flow.role = Role::Idle;
             flow.link = None;
@@ -89,8 +89,11 @@ impl Engine {
             flow.checkpoint = None;
             flow.end = None;
             // Nobody is told that anything was acknowledged: the front has already ended these requests.
-            flow.waiting.clear();
-        }
+            std::mem::take(&mut flow.waiting)
+        };
+        // Outside of the lock: each takes the front's.
+        drop(waiting);
+        core.abandoned.store(false, SeqCst);
         core.outlet.detach();
         lock(&self.server.roots).clear();
     }
@@ -124,6 +127,17 @@ impl Engine {
         self.follow(false, Some(place))
     }
 
+    pub(super) fn abandon(&mut self) -> Result<(), Failure> {
+        if !matches!(self.state, State::Primary { .. }) {
+            return Err(Failure::new("this node does not serve", "nothing is to be abandoned"));
+        }
+        if !self.core.flow().paired {
+            return Err(Failure::new("this node serves alone and acknowledges by itself", "order retire"));
+        }
+        self.core.abandon();
+        Ok(())
+    }
+
     pub(super) fn outdate(&mut self) -> Result<(), Failure> {
         if matches!(self.state, State::Primary { .. }) {
             return Err(Failure::new("this node serves", "order retire first"));
@@ -142,6 +156,7 @@ impl Engine {
         match self.state {
             State::Idle => {
                 // What a dead process of ours left.
+                place::unblock_stale(&self.core.state_file("blocked"));
                 for (name, descriptor) in std::mem::take(&mut self.kept) {
                     drop(descriptor);
                     self.drop_kept(&name);
@@ -196,15 +211,16 @@ impl Engine {
         Ok(())
     }
 
-    /// The runner is gone, or we are: nothing is answered any more, the directories are plain, at once.
+    /// The runner is gone, or we are: nothing is answered any more, and nothing can be written past us, at once.
     pub fn release(&mut self) {
+        let served = matches!(self.state, State::Primary { .. });
         let core = &self.core;
         core.gate.close();
         core.stopping.store(true, SeqCst);
         core.outlet.detach();
         core.outlet.stop();
         match std::mem::replace(&mut self.state, State::Idle) {
-            State::Idle => {}
+            State::Idle => place::unblock_stale(&self.core.state_file("blocked")),
             State::Primary { fronts } => {
                 for front in fronts {
                     if let Err(e) = front.unmount(Unmount::Abort) {
@@ -225,6 +241,10 @@ impl Engine {
         }
         for directory in &self.core.spec.directories {
             let _ = front::clear_stale(&directory.path);
+        }
+        // The application is still there until a new runner ends it.
+        if served && let Err(e) = place::seal(&self.core.spec.directories, &self.core.state_file("blocked")) {
+            self.core.note(e.reason);
         }
     }
 }

@@ -95,7 +95,6 @@ impl Engine {
         let excludes = place::excludes(&spec.directories)?;
         let memory = Store::open(&spec.state_dir)?;
         let remembered = memory.now().clone();
-        place::unblock_stale(&memory.file("blocked"));
         let (keeper, mut kept) = match store {
             Some((client, kept)) => (Some(Arc::new(Kept { client, reporter: reporter.clone() })), kept),
             None => (None, Vec::new()),
@@ -163,6 +162,7 @@ impl Engine {
             Order::Promote { peer } => self.promote(peer),
             Order::Demote => self.demote(),
             Order::Outdate => self.outdate(),
+            Order::Abandon => self.abandon(),
             Order::Retire => self.retire(),
         };
         self.core.publish();
@@ -222,6 +222,7 @@ impl Engine {
     fn serve(&mut self, peer: PeerMode, from: Option<Place>) -> Result<(), Failure> {
         let core = self.core.clone();
         core.gate.close();
+        place::unblock_stale(&core.state_file("blocked"));
         let mut kept = std::mem::take(&mut self.kept);
         if !kept.iter().any(|(name, _)| name.starts_with("fuse:")) {
             // With a mount of ours in the way nothing can be checked; it was checked when that was made.
@@ -340,6 +341,7 @@ impl Engine {
         place::check(&core.spec.directories)?;
         let places = PlaceFile::open(&core.state_file("place"), &boot_id())
             .map_err(|e| Failure::new(format!("the state directory: {e}"), "it must be on a writable disk"))?;
+        place::unblock_stale(&core.state_file("blocked"));
         let roots = core.spec.directories.iter().map(|d| place::open(&d.path)).collect::<Result<Vec<_>, _>>()?;
         let blocks = place::block(&core.spec.directories, &core.state_file("blocked"))?;
         let started = self.start_follower(full, place, places, roots);

@@ -116,6 +116,29 @@ pub fn unblock(blocks: &[Block], file: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Blocks every directory because the application may go on without its engine: what it wrote into the plain directory would be on no
+/// other node, and nobody would know. Removed by the next order that needs the directory.
+pub fn seal(directories: &[Directory], file: &Path) -> Result<(), Failure> {
+    let mut blocks = Vec::new();
+    for directory in directories {
+        // Busy: opened for writing between the end of the mount and now; then the next attempt, after which that file is out of reach.
+        let mut tries = 0;
+        let block = loop {
+            match Block::new(&directory.path) {
+                Err(e) if e.raw_os_error() == Some(libc::EBUSY) && tries < 100 => tries += 1,
+                other => break other,
+            }
+        };
+        blocks.push(block.map_err(|e| {
+            Failure::new(
+                format!("{} cannot be made read-only: {e}", directory.path.display()),
+                "stop the programs that use it",
+            )
+        })?);
+    }
+    note(&blocks, file)
+}
+
 /// Removes what a former process left.
 pub fn unblock_stale(file: &Path) {
     let left: Vec<Block> = std::fs::read(file).ok().and_then(|b| serde_json::from_slice(&b).ok()).unwrap_or_default();

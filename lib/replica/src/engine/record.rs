@@ -31,6 +31,9 @@ thread_local! {
 impl Recorder for Core {
     fn enter(&self, _bytes: usize) -> Admission {
         if !self.gate.enter() {
+            if self.abandoned.load(SeqCst) {
+                return Admission::Refuse;
+            }
             self.parked.store(true, SeqCst);
             return Admission::Park;
         }
@@ -78,6 +81,10 @@ impl Recorder for Core {
         {
             let mut flow = self.flow();
             if flow.paired && flow.done < position {
+                if self.abandoned.load(SeqCst) {
+                    // Dropped unanswered: the application is told that its change may be lost.
+                    return;
+                }
                 if flow.waiting.is_empty() && flow.stalled.is_none() {
                     flow.stalled = Some(Instant::now());
                 }

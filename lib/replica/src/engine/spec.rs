@@ -113,6 +113,7 @@ pub enum Order {
     },
     Demote,
     Outdate,
+    Abandon,
     Retire,
 }
 

@@ -260,6 +260,7 @@ impl Core {
     pub fn change(&self, bytes: usize, step: impl FnOnce() -> Done) -> Done {
         match self.recorder.enter(bytes) {
             Admission::Park => Ok(Outcome::Park),
+            Admission::Refuse => Err(Errno::IO),
             Admission::Go => {
                 let inside = Inside(&*self.recorder);
                 let outcome = step();

@@ -224,15 +224,8 @@ impl Session {
             Outcome::Park => return self.park(request, token),
             Outcome::After(position, body) => {
                 let (fuse, handler) = (Arc::clone(&self.fuse), Arc::clone(&self.handler));
-                return self.handler.when_acknowledged(
-                    position,
-                    Box::new(move || {
-                        if !answer(&fuse, request.header.unique, 0, &body.0) {
-                            handler.refused(&request.header, &body.0);
-                        }
-                        request.slot.free();
-                    }),
-                );
+                let owed = Owed { fuse, handler, body, request: Some(request) };
+                return self.handler.when_acknowledged(position, Box::new(move || owed.pay()));
             }
         }
         request.slot.free();
@@ -307,6 +300,34 @@ impl Session {
                 break;
             }
         }
+    }
+}
+
+/// An answer that waits for the peer. Dropped, it is an error: nobody will ever acknowledge the change.
+struct Owed {
+    fuse: Arc<OwnedFd>,
+    handler: Arc<dyn Handler>,
+    body: Body,
+    request: Option<Request>,
+}
+
+impl Owed {
+    fn pay(mut self) {
+        let Some(request) = self.request.take() else { return };
+        if !answer(&self.fuse, request.header.unique, 0, &self.body.0) {
+            self.handler.refused(&request.header, &self.body.0);
+        }
+        request.slot.free();
+    }
+}
+
+impl Drop for Owed {
+    fn drop(&mut self) {
+        let Some(request) = self.request.take() else { return };
+        request.slot.failed(libc::EIO);
+        answer(&self.fuse, request.header.unique, libc::EIO, &[]);
+        self.handler.refused(&request.header, &self.body.0);
+        request.slot.free();
     }
 }
 

@@ -1,0 +1,183 @@
+//! Trials of the data path under random faults. Started by scripts/campaign, which makes the directory of binaries.
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+use e2e::campaign::plan::{Kind, plan};
+use e2e::campaign::random::{Random, trial_seed};
+use e2e::campaign::trial::{Arena, Outcome};
+use serde_json::json;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+
+#[derive(Parser)]
+#[command(name = "campaign", version, about = "Attacks a mirror and looks whether it keeps its promises", after_help = AFTER)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+const AFTER: &str = "\
+Exit codes: 0 nothing lost, diverged or stuck; 1 something was, or a trial could not be carried out; 100 wrong usage
+Example: scripts/campaign crash --trials 20 --seed 7 --only poweroff --only cut";
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Random workloads, random faults, then recovery and an independent check; the last line is one JSON object
+    Crash(Crash),
+}
+
+#[derive(clap::Args)]
+struct Crash {
+    /// Number of trials
+    #[arg(long, default_value_t = 20)]
+    trials: u64,
+    /// Chooses workloads and faults
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Number of the first trial (to repeat one: --first N --trials 1)
+    #[arg(long, default_value_t = 0)]
+    first: u64,
+    /// Only faults of this kind; may be given several times
+    #[arg(long, value_enum)]
+    only: Vec<Kind>,
+    /// Never cut both networks at once, so that no split brain is possible
+    #[arg(long)]
+    no_isolation: bool,
+    /// Attributes of <rfs>; chosen by the seed when not given
+    #[arg(long)]
+    rfs: Option<String>,
+    /// Trials after which the hosts are made anew (also after each failure)
+    #[arg(long, default_value_t = 10)]
+    renew: u64,
+    /// Where failures leave their logs
+    #[arg(long, default_value = "/var/tmp/sk-campaign")]
+    logs: PathBuf,
+    /// Private directory of binaries, which the hosts see as /opt/sk/bin
+    #[arg(long, env = "SK_BIN_DIR")]
+    bin: PathBuf,
+    /// Stop after the first failure
+    #[arg(long)]
+    fail_fast: bool,
+}
+
+#[derive(Default)]
+struct Sum {
+    trials: u64,
+    lost: usize,
+    diverged: u64,
+    stuck: u64,
+    failed: u64,
+    acknowledged: u64,
+    salvaged: u64,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::try_parse().unwrap_or_else(|error| {
+        let _ = error.print();
+        std::process::exit(if error.use_stderr() { 100 } else { 0 })
+    });
+    let Verb::Crash(crash) = cli.verb;
+    let mut sum = Sum::default();
+    let result = run(&crash, &mut sum);
+    if let Err(error) = &result {
+        eprintln!("campaign: {error:#}");
+    }
+    println!(
+        "{}",
+        json!({"trials": sum.trials, "lost": sum.lost, "diverged": sum.diverged, "stuck": sum.stuck, "failed": sum.failed,
+            "acknowledged": sum.acknowledged, "salvaged": sum.salvaged, "seed": crash.seed})
+    );
+    let good = result.is_ok() && sum.lost == 0 && sum.diverged + sum.stuck + sum.failed == 0;
+    ExitCode::from(u8::from(!good))
+}
+
+fn run(crash: &Crash, sum: &mut Sum) -> Result<()> {
+    const RFS: [&str; 4] =
+        [r#"async="second""#, r#"async="none""#, r#"async="second" sync="write""#, r#"async="second""#];
+    let mut arena: Option<Arena> = None;
+    for number in crash.first..crash.first.saturating_add(crash.trials) {
+        let seed = trial_seed(crash.seed, number);
+        if (number - crash.first).is_multiple_of(crash.renew.max(1)) {
+            arena = None;
+        }
+        let rfs = crash.rfs.as_deref().or_else(|| Random::new(seed).pick(&RFS).copied()).unwrap_or(RFS[0]);
+        let place = match arena.take() {
+            Some(arena) => arena,
+            None => Arena::make(&crash.bin, rfs).context("make the hosts")?,
+        };
+        let steps = plan(&mut Random::new(seed ^ 1), &crash.only, !crash.no_isolation);
+        eprintln!("trial {number}: {} steps: {}", steps.len(), serde_json::to_string(&steps)?);
+        let began = Instant::now();
+        sum.trials += 1;
+        let outcome = place.trial(seed, &steps);
+        let seconds = began.elapsed().as_secs();
+        let good = tell(number, seconds, &outcome, sum);
+        if good {
+            arena = Some(place);
+            continue;
+        }
+        let logs = crash.logs.join(format!("seed{}-trial{number}", crash.seed));
+        keep(&place, &logs, &outcome, &serde_json::to_string_pretty(&steps)?)?;
+        eprintln!("trial {number} FAILED: scripts/campaign crash --seed {} --first {number} --trials 1", crash.seed);
+        eprintln!("logs: {}", logs.display());
+        if crash.fail_fast {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Prints and counts; whether all was well.
+fn tell(number: u64, seconds: u64, outcome: &Result<Outcome>, sum: &mut Sum) -> bool {
+    let outcome = match outcome {
+        Ok(outcome) => outcome,
+        Err(error) => {
+            sum.failed += 1;
+            eprintln!("trial {number}: {seconds} s, could not be carried out: {error:#}");
+            return false;
+        }
+    };
+    let verdict = &outcome.verdict;
+    sum.lost += verdict.lost.len();
+    sum.diverged += u64::from(!outcome.diverged.is_empty());
+    sum.stuck += u64::from(outcome.stuck.is_some());
+    sum.acknowledged += verdict.acknowledged;
+    sum.salvaged += verdict.salvaged;
+    eprintln!(
+        "trial {number}: {seconds} s, {} acknowledged, {} lost, {} salvaged, {}recovered in {} ms, operator {:?}, errors {:?}",
+        verdict.acknowledged,
+        verdict.lost.len(),
+        verdict.salvaged,
+        if outcome.diverged.is_empty() { "" } else { "DIVERGED, " },
+        outcome.recovery_ms,
+        outcome.operator,
+        outcome.errors
+    );
+    if !outcome.good() {
+        for line in describe(outcome) {
+            eprintln!("  {line}");
+        }
+    }
+    outcome.good()
+}
+
+fn describe(outcome: &Outcome) -> Vec<String> {
+    let mut lines: Vec<String> = outcome.done.iter().map(|done| format!("done: {done}")).collect();
+    lines.extend(outcome.verdict.lost.iter().take(20).map(|lost| format!("lost: {lost}")));
+    lines.extend(outcome.diverged.iter().map(|difference| format!("differs: {difference}")));
+    lines.extend(outcome.stuck.iter().map(|stuck| format!("stuck: {stuck}")));
+    lines
+}
+
+fn keep(arena: &Arena, logs: &Path, outcome: &Result<Outcome>, plan: &str) -> Result<()> {
+    let _ = std::fs::remove_dir_all(logs);
+    std::fs::create_dir_all(logs).with_context(|| format!("make {}", logs.display()))?;
+    let text = match outcome {
+        Ok(outcome) => describe(outcome).join("\n") + "\n" + &outcome.verdict.lost.join("\n"),
+        Err(error) => format!("{error:#}"),
+    };
+    std::fs::write(logs.join("outcome"), text)?;
+    std::fs::write(logs.join("plan.json"), plan)?;
+    arena.keep(logs)
+}
