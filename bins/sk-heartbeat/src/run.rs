@@ -192,10 +192,13 @@ impl Heart {
             }
         };
         match order.kind.as_str() {
-            "publish" => match order.value.get("state") {
-                Some(state @ Value::Object(_)) => self.publish(state.to_string())?,
-                _ => sys::warn!("sk-heartbeat: order `publish` refused: `state` is not an object"),
-            },
+            "publish" => {
+                if let Some(state @ Value::Object(_)) = order.value.get("state") {
+                    self.publish(state.to_string())?;
+                } else {
+                    sys::warn!("sk-heartbeat: order `publish` refused: `state` is not an object");
+                }
+            }
             "bye" => {
                 if self.state.is_some() {
                     self.version += 1;
