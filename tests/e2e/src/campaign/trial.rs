@@ -374,11 +374,12 @@ impl<'a> Attack<'a> {
                 if *one_way {
                     arguments.push("--one-way");
                 }
-                let before = now();
                 self.lab(&arguments)?;
                 self.cut.extend(if *net == "all" { vec!["prod", "repl"] } else { vec![*net] });
                 if self.cut.len() == 2 && self.isolated_since.is_none() {
-                    self.isolated_since = Some(before);
+                    // Not the time before the cut: what was acknowledged then is on both nodes and needs no excuse. Between the cut
+                    // and now nothing is acknowledged, since both still need each other.
+                    self.isolated_since = Some(now());
                 }
             }
             Act::Heal => self.heal()?,
