@@ -51,6 +51,10 @@ pub(crate) struct Runner {
     ending: bool,
     changed: bool,
     figures_at: u64,
+    /// `state` as it should read, when it could not be written.
+    unwritten: Option<String>,
+    /// The last snapshot could not be written.
+    run_full: bool,
 }
 
 pub(crate) fn run(roots: &Roots, module: &str, ready_fd: Option<i32>, boot: bool) -> Result<u8, Failure> {
@@ -90,6 +94,8 @@ pub(crate) fn run(roots: &Roots, module: &str, ready_fd: Option<i32>, boot: bool
         ending: false,
         changed: true,
         figures_at: 0,
+        unwritten: None,
+        run_full: false,
         instance,
         persisted,
         facts,
@@ -344,21 +350,34 @@ impl Runner {
         self.changed = false;
         self.figures_at = now;
         let snapshot = self.snapshot().to_string();
-        self.write_run_file("state.json", &snapshot);
+        let state = self.unwritten.take();
+        let mut written = self.write_run_file("state.json", &snapshot);
+        if let Some(state) = state.filter(|state| !self.write_run_file("state", state)) {
+            self.unwritten = Some(state);
+            written = false;
+        }
+        // Tried again until there is room: who reads an old state would believe in a service that is gone.
+        self.changed = !written;
+        self.run_full = !written;
         self.board.post(snapshot);
     }
 
     pub(super) fn state_files(&mut self, state: State) {
-        self.write_run_file("state", &state.to_string());
+        let text = state.to_string();
+        self.unwritten = if self.write_run_file("state", &text) { None } else { Some(text) };
     }
 
-    fn write_run_file(&mut self, name: &str, text: &str) {
+    /// Whether it was written. The first failure of several is told.
+    fn write_run_file(&mut self, name: &str, text: &str) -> bool {
         let path = self.instance.run_dir().join(name);
         let temporary = self.instance.run_dir().join(format!(".{name}.new"));
         // Lost at power-off anyway: no fsync. A full /run costs the file, never the module.
         let written = std::fs::write(&temporary, format!("{text}\n")).and_then(|()| std::fs::rename(&temporary, &path));
-        if let Err(error) = written {
+        if let Err(error) = &written
+            && !self.run_full
+        {
             sys::warn!("sk-module: {}: {error}", path.display());
         }
+        written.is_ok()
     }
 }
