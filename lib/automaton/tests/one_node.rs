@@ -425,7 +425,9 @@ fn a_swap_that_cannot_drain_is_taken_back() {
     r.fail = Some("demote");
     r.command(Verb::Swap);
     assert_eq!(r.state(), "PRIM Ready");
-    assert!(r.at("Swap given up: this node stays primary") < r.at("vip"));
+    // The engine may have unmounted before it failed: it serves again before the application starts, or the module stops.
+    assert!(r.at("Swap given up: this node stays primary") < r.at("primary"));
+    assert!(r.at("primary") < r.at("vip"));
     assert!(r.at("vip") < r.at("start_prim"));
 }
 

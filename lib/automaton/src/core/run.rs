@@ -5,6 +5,7 @@ use crate::action::{Action, PeerMode, ReplicaOrder};
 use crate::event::ReplicaPeer;
 use crate::plan::{Request, Step, build};
 use crate::state::{Readiness, State, StateName};
+use lineage::Standing;
 use std::collections::VecDeque;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -328,12 +329,17 @@ impl Core {
             &self.settings,
         );
         let name = self.state.name;
+        // The engine may have given the directories back before it failed: the application must never meet the plain ones.
+        let peer = if self.standing() == Standing::Alone { PeerMode::Excluded } else { PeerMode::Paired };
         steps.retain(|s| match s {
             Step::Vip { .. } => true,
             Step::Script { name, .. } => name == "start_prim",
             Step::ErrdClass { class, .. } => class == "prim",
             _ => false,
         });
+        if self.settings.replicated {
+            steps.insert(0, Step::Replicate { order: ReplicaOrder::Primary { peer, force: false } });
+        }
         steps.push(Step::State { state: State::new(name, Readiness::Ready) });
         self.start_job(JobKind::Move, steps);
     }
