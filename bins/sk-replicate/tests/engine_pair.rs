@@ -29,10 +29,12 @@ fn a_secondary_follows_and_a_barrier_is_with_it_when_it_returns() {
     let refused = std::fs::write(pair.b.dir.join("mine"), b"x").unwrap_err();
     assert_eq!(refused.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
     until_equal(&pair.a.dir, &pair.b.dir);
-    // The end of the runner gives both directories back.
+    // The end of the runner gives the secondary's directory back; the primary's only to the next order, since the application may
+    // still be there.
     pair.a.end_of_file();
     pair.b.end_of_file();
-    std::fs::write(pair.a.dir.join("plain"), b"x").unwrap();
+    let past = std::fs::write(pair.a.dir.join("plain"), b"x").unwrap_err();
+    assert_eq!(past.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
     std::fs::write(pair.b.dir.join("plain"), b"x").unwrap();
 }
 
@@ -384,6 +386,26 @@ fn what_a_split_brain_overwrites_is_salvaged() {
     }
 }
 
+/// A thread that makes a file on a frozen primary, once the kernel has it in `openat` (x86-64: 257, AArch64: 56).
+fn waiting_application(path: &std::path::Path) -> std::thread::JoinHandle<std::io::Result<()>> {
+    let path = path.to_owned();
+    let (say, hear) = std::sync::mpsc::channel();
+    let application = std::thread::spawn(move || {
+        say.send(nix::unistd::gettid()).unwrap();
+        std::fs::write(path, b"x")
+    });
+    let thread = hear.recv().unwrap();
+    let begun = Instant::now();
+    loop {
+        let call = std::fs::read_to_string(format!("/proc/self/task/{thread}/syscall")).unwrap();
+        if matches!(call.split_whitespace().next(), Some("257" | "56")) {
+            return application;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(10), "the application does not wait: {call}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
 #[test]
 fn the_end_of_the_runner_releases_a_frozen_primary_at_once() {
     if !possible() {
@@ -392,8 +414,7 @@ fn the_end_of_the_runner_releases_a_frozen_primary_at_once() {
     let mut pair = Pair::synced(json!({}));
     pair.wire.cut();
     pair.a.until_replica("freeze", |r| r["frozen"] == true);
-    let path = pair.a.dir.join("waits");
-    let application = std::thread::spawn(move || std::fs::write(path, b"x"));
+    let application = waiting_application(&pair.a.dir.join("waits"));
     let start = Instant::now();
     pair.a.end_of_file();
     assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
@@ -419,8 +440,7 @@ fn an_abandoned_primary_answers_with_errors_and_can_be_retired() {
     let mut pair = Pair::synced(json!({}));
     pair.wire.cut();
     pair.a.until_replica("freeze", |r| r["frozen"] == true);
-    let path = pair.a.dir.join("waits");
-    let application = std::thread::spawn(move || std::fs::write(path, b"x"));
+    let application = waiting_application(&pair.a.dir.join("waits"));
     assert_eq!(pair.a.order(json!({"kind":"abandon"}))["kind"], "done");
     let failed = application.join().unwrap().unwrap_err();
     assert_eq!(failed.raw_os_error(), Some(5), "{failed}");

@@ -184,7 +184,15 @@ fn connections_are_reset_before_the_address_goes() {
         (listener, accepted)
     });
     let client = net.inside("c", || {
-        let held = TcpStream::connect("10.0.0.50:7000").unwrap();
+        // The server may need a moment to listen.
+        let begun = std::time::Instant::now();
+        let held = loop {
+            match TcpStream::connect("10.0.0.50:7000") {
+                Ok(stream) => break stream,
+                Err(e) => assert!(begun.elapsed() < Duration::from_secs(10), "{e}"),
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        };
         // A connection to the host's own address must survive.
         let other = TcpStream::connect("10.0.0.1:7000").unwrap();
         (held, other)
