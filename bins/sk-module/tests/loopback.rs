@@ -143,6 +143,13 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
+        // A runner that `prim` started for itself, with its guard: it ends when its configuration is applied again in STOP.
+        let _ = self.sk(&["forcestop", "--wait"]);
+        let _ = self.sk(&["config"]);
+        let begun = Instant::now();
+        while self.root.join("run/m/control").exists() && begun.elapsed() < Duration::from_secs(10) {
+            std::thread::sleep(Duration::from_millis(20));
+        }
         if let Some(mut runner) = self.runner.take() {
             // The children see the end of their input.
             let _ = runner.kill();

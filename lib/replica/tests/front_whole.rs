@@ -118,7 +118,8 @@ impl Image {
 
 impl Drop for Image {
     fn drop(&mut self) {
-        let _ = Command::new("umount").arg(self.dir.path().join("fs")).status();
+        // Lazily: the last thread of the front may still be closing its descriptor. The loop device goes with it.
+        let _ = Command::new("umount").arg("--lazy").arg(self.dir.path().join("fs")).status();
     }
 }
 
