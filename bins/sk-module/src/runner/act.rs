@@ -252,18 +252,14 @@ impl Runner {
 
     // --- errd ---
 
-    fn errd_class(&mut self, class: &str, enabled: bool) {
+    /// Asked by the core, or by a script (`safekit errd enable "class"`).
+    pub(super) fn errd_class(&mut self, class: &str, enabled: bool) {
         let changed =
             if enabled { self.links.classes.insert(class.to_owned()) } else { self.links.classes.remove(class) };
         if changed {
             let verb = if enabled { "enable" } else { "disable" };
             self.children.order(Kind::Errd, &json!({"kind": verb, "class": class}).to_string());
         }
-    }
-
-    /// The same, asked by a script (`safekit errd enable "class"`).
-    pub(super) fn errd_class_by_request(&mut self, class: &str, enabled: bool) {
-        self.errd_class(class, enabled);
     }
 
     // --- addresses ---

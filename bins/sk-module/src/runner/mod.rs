@@ -111,7 +111,7 @@ pub(crate) fn run(roots: &Roots, module: &str, ready_fd: Option<i32>, boot: bool
     runner.run_timers(monotonic_ms());
     runner.publish_snapshot(true);
     announce_ready(ready_fd);
-    runner.serve(&received, &inputs);
+    runner.serve(&received);
     // Best effort: a stale socket refuses connections just as well as a missing one.
     let _ = std::fs::remove_file(&socket);
     Ok(0)
@@ -200,7 +200,7 @@ fn announce_ready(fd: Option<i32>) {
 }
 
 impl Runner {
-    fn serve(&mut self, received: &Receiver<Input>, inputs: &Sender<Input>) {
+    fn serve(&mut self, received: &Receiver<Input>) {
         loop {
             let now = monotonic_ms();
             self.run_timers(now);
@@ -223,7 +223,6 @@ impl Runner {
                 Err(RecvTimeoutError::Disconnected) => return,
             }
             self.publish_snapshot(false);
-            let _ = inputs;
         }
     }
 

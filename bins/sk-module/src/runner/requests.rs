@@ -130,7 +130,7 @@ impl Runner {
         let class = text(request, "class");
         match (request["action"].as_str(), class) {
             (Some(action @ ("enable" | "disable")), Some(class)) if !class.is_empty() => {
-                self.errd_class_by_request(&class, action == "enable");
+                self.errd_class(&class, action == "enable");
                 ok()
             }
             (Some("on"), _) => self.switch_errd(true, request),
