@@ -2,7 +2,7 @@
 
 use crate::normal::normalise;
 use crate::paths::Place;
-use crate::{bound, special, verbs};
+use crate::{absent, bound, elsewhere, special, verbs};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -11,6 +11,10 @@ use sys::roots::Roots;
 const AFTER: &str = "\
 The module is named by -m AM or by the environment variable SAFEMODULE; options may stand before or after the verb.
   safekit -p                    print SAFE, SAFEVAR, SAFEBIN and the variables of the module
+  safekit -H HOSTS VERB …       run on other hosts too: \"*\", or node1,node2
+  safekit -H HOSTS -G           bring this node's cluster configuration there
+  safekit -H HOSTS -E AM        bring the module's conf and bin there; applied
+                                if it is applied here
   safekit -r COMMAND ARGUMENTS  run a special command (one of SAFEBIN, or an absolute path) with these variables
 
 Exit codes:
@@ -19,13 +23,17 @@ Exit codes:
   2-4  state -lq: 2 ALONE or UP, 3 PRIM, 4 SECOND (0: STOP); boundcmd: 2 time is over
   100  wrong usage, or a verb that this version does not have
   111  a system call failed
-  start, prim, primforce, second, log, logview, config, shutdown: the exit codes of sk-module
+  cluster, -H: the exit codes of sk-cluster
+  start, prim, primforce, second, log, logview, logsave, cmdlog, config, update, boot, level, shutdown, and errd on|off, failover:
+  the exit codes of sk-module
 
 Examples:
   safekit printe \"the database does not answer\"
   safekit stop -i start_prim -m postgresql
   safekit errd disable myclass -m postgresql
-  safekit waitstate -m postgresql PRIM";
+  safekit waitstate -m postgresql PRIM
+  safekit -m web -r saferpc_send vipd SETGROUPS all all all    open the traffic (scriptcontrol=\"on\"); none none none closes it
+  safekit -m web -r vip_if_ctrl -l                             which clients of a farm are served here";
 
 /// Control a module from scripts and shells, in the words of SafeKit
 #[derive(Debug, Parser)]
@@ -63,7 +71,11 @@ pub enum Verb {
     /// Start the module; its role follows from the data and the peer
     Start,
     /// Start as primary; refused while the peer is primary
-    Prim,
+    Prim {
+        /// fullsync: the next secondary compares and copies everything
+        #[arg(value_enum)]
+        mode: Option<Full>,
+    },
     /// Start as primary whatever the data are; the peer is copied in full
     Primforce,
     /// Start as secondary; refused when the peer is not primary
@@ -71,6 +83,12 @@ pub enum Verb {
         /// fullsync: compare and copy everything
         #[arg(value_enum)]
         mode: Option<Full>,
+    },
+    /// Start as secondary, copying what was modified since a date: this version cannot, and says what to do instead
+    Secondforce {
+        /// YYYY-MM-DD, or "YYYY-MM-DD hh:mm:ss"
+        #[arg(short = 'd', value_name = "DATE")]
+        date: String,
     },
     /// Stop the module; the peer takes over
     Stop(Automatic),
@@ -81,11 +99,74 @@ pub enum Verb {
     /// Stop, then start again; a failover when primary
     Stopstart(Automatic),
     /// Exchange the primary and the secondary
-    Swap(Automatic),
+    Swap {
+        /// nosync: without replicated directories the same as swap; with them this version cannot
+        #[arg(value_enum)]
+        mode: Option<NoSync>,
+        #[command(flatten)]
+        automatic: Automatic,
+    },
     /// Stop all running modules, at the shutdown of the host
     Shutdown,
-    /// Apply the editable configuration of a stopped module
+    /// Apply the editable configuration; while the module runs, only what may change then
     Config,
+    /// Take the applied configuration of a stopped module away
+    Deconfig,
+    /// Check the editable configuration without applying it
+    Confcheck,
+    /// Print signature and date of the active and of the current configuration
+    Confinfo,
+    /// Read names and addresses of the cluster again and run the script update
+    Update,
+    /// Start at the boot of the host: on, off, or print status
+    Boot {
+        #[arg(value_enum)]
+        /// on, off: until the next configuration that says otherwise
+        action: Boot,
+    },
+    /// Print host, system and version; with a module, also what its script level says
+    Level,
+    /// Nodes of the cluster: config, confcheck, confinfo, deconfig, state, create, genkey, delkey
+    Cluster {
+        /// What to do, as sk-cluster does it
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        words: Vec<String>,
+    },
+    /// Modules of this node: list, install, package, uninstall
+    Module {
+        #[command(subcommand)]
+        what: Modules,
+    },
+    /// Save the module's log into a new file
+    Logsave {
+        /// Verbose: also the levels I, W and D
+        #[arg(short = 'A')]
+        all: bool,
+        /// Language: messages are in English only
+        #[arg(short = 'l', value_parser = ["en"])]
+        _language: Option<String>,
+        /// Absolute path; must not exist
+        file: String,
+    },
+    /// Pack logs, configurations and states, without passwords and keys, into a new .tar.gz
+    Snapshot {
+        /// Absolute path; must not exist
+        file: String,
+    },
+    /// Print the commands that changed something on this node
+    Cmdlog,
+    /// End processes by name, or only list them
+    Kill {
+        /// Name of the command (at most 15 bytes)
+        #[arg(long)]
+        name: String,
+        /// Regular expression on the command line
+        #[arg(long)]
+        argregex: Option<String>,
+        /// test: list; terminate: SIGTERM, then SIGKILL; 15, 9: the signal
+        #[arg(long, value_parser = ["test", "terminate", "9", "15"])]
+        level: String,
+    },
     /// Wait for the end of a start
     Waitstart,
     /// Wait for the end of a stop
@@ -120,9 +201,12 @@ pub enum Verb {
         /// Value: up, down or another
         #[arg(short = 'v')]
         value: String,
-        /// Keep no history: this version keeps none
-        #[arg(short = 'n')]
-        _no_history: bool,
+        /// Keep no history of this assignment
+        #[arg(short = 'n', conflicts_with = "history")]
+        no_history: bool,
+        /// Keep a history also when the value is the same
+        #[arg(short = 'l')]
+        history: bool,
         #[command(flatten)]
         automatic: Automatic,
     },
@@ -140,6 +224,12 @@ pub enum Verb {
         /// Class of processes, for enable and disable
         class: Option<String>,
     },
+    /// Switch all checkers on or off; holds while the module is stopped, too
+    Checker {
+        #[arg(value_enum)]
+        /// on or off
+        value: OnOff,
+    },
     /// Allow or forbid automatic failover; give it on both nodes
     Failover {
         #[arg(value_enum)]
@@ -147,7 +237,11 @@ pub enum Verb {
         value: OnOff,
     },
     /// Set the counter of automatic actions to zero
-    Resetloop,
+    Resetloop {
+        /// Who asks
+        #[arg(short = 'i')]
+        _identity: Option<String>,
+    },
     /// Count one more automatic action; exit code 1 when the limit is reached
     Incloop {
         /// Who asks
@@ -196,6 +290,44 @@ pub enum Full {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum NoSync {
+    Nosync,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Boot {
+    On,
+    Off,
+    Status,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
+pub enum Modules {
+    /// Print their names
+    List,
+    /// Print their numbers and names, the same on all nodes
+    Listid,
+    /// Install a module from a package or a template
+    Install {
+        /// Number of the module, the same on all nodes
+        #[arg(short = 'M', value_name = "ID")]
+        id: Option<u16>,
+        /// Install again: replace its configuration
+        #[arg(short = 'r')]
+        again: bool,
+        /// A .safe file; default: the template of the module's name
+        file: Option<String>,
+    },
+    /// Pack the configuration of a module into a new file
+    Package {
+        /// Absolute path; must not exist
+        file: String,
+    },
+    /// Take a stopped module from this node; a package of it is kept
+    Uninstall,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Errd {
     Enable,
     Disable,
@@ -239,6 +371,7 @@ pub fn command() -> clap::Command {
 
 /// Runs with the arguments of the process. Called as `boundcmd` (a link in SAFEBIN) it is that command.
 pub fn main() -> ExitCode {
+    complete::answer(command);
     let mut words = std::env::args_os();
     let called = words.next().unwrap_or_default();
     let mut arguments = Vec::new();
@@ -250,6 +383,9 @@ pub fn main() -> ExitCode {
     }
     if std::path::Path::new(&called).file_name().is_some_and(|n| n == "boundcmd") {
         return finish(bound::run(&arguments, &[]));
+    }
+    if let Some(words) = elsewhere::translate(&arguments) {
+        return finish(words.and_then(|words| elsewhere::become_cluster(&Roots::from_environment(), &words)));
     }
     let typed = std::iter::once("safekit".to_owned()).chain(normalise(arguments));
     match Cli::try_parse_from(typed) {
@@ -266,9 +402,13 @@ fn run(cli: Cli) -> Result<u8, Failure> {
     let place = Place::new(Roots::from_environment(), cli.module.module)?;
     match cli.verb {
         Verb::Run { command } => special::run(&place, &command),
+        Verb::Cluster { words } => elsewhere::become_cluster(&place.roots, &elsewhere::cluster(&words)?),
         Verb::Unknown(words) => {
             let verb = words.first().map_or("", String::as_str);
-            Err(Failure::usage(format!("this version has no verb `{verb}`; `safekit --help` lists those it has")))
+            Err(Failure::usage(match absent::reason(verb) {
+                Some(reason) => format!("`{verb}` is not here: {reason}"),
+                None => format!("there is no verb `{verb}`; `safekit --help` lists those it has"),
+            }))
         }
         verb => verbs::run(&place, &verb),
     }
@@ -285,8 +425,16 @@ fn finish(result: Result<u8, Failure>) -> ExitCode {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    /// The name of the verb that a command line has; none: it is no verb of this program.
+    pub fn parsed_verb(words: Vec<String>) -> Result<Option<String>, ()> {
+        let typed = std::iter::once("safekit".to_owned()).chain(words);
+        let matches = command().try_get_matches_from(typed).map_err(|_| ())?;
+        let name = matches.subcommand_name().map(str::to_owned);
+        Ok(name.filter(|n| command().find_subcommand(n).is_some()))
+    }
 
     #[test]
     fn the_command_line_is_consistent() {

@@ -1,7 +1,13 @@
 //! The compatibility command of SafeKit, as far as scripts of modules and operators of a mirror use it.
 
+mod absent;
 mod bound;
 mod cli;
+mod elsewhere;
+mod errdpoll;
+mod farm;
+mod kill;
+mod modules;
 mod normal;
 mod paths;
 mod runner;

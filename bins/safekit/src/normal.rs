@@ -23,6 +23,16 @@ pub fn normalise(arguments: Vec<String>) -> Vec<String> {
                 let tail = [leading, rest.collect()].concat();
                 return message(argument, tail);
             }
+            "kill" => {
+                // SafeKit writes these options with one dash.
+                let long = |word: String| {
+                    let known = ["-name", "-argregex", "-level"]
+                        .iter()
+                        .any(|o| word.strip_prefix(o).is_some_and(|rest| rest.is_empty() || rest.starts_with('=')));
+                    if known { format!("-{word}") } else { word }
+                };
+                return [vec![argument], leading, rest.map(long).collect()].concat();
+            }
             _ => return [vec![argument], leading, rest.collect()].concat(),
         }
     }
@@ -72,6 +82,8 @@ mod tests {
             ("-r boundcmd 5 sleep -m 9", "run -- boundcmd 5 sleep -m 9"),
             ("-m AM -r processtree list", "run -m AM -- processtree list"),
             ("get -r custom.x -m AM", "get -r custom.x -m AM"),
+            ("kill -name=x -argregex=a.*b -level=test", "kill --name=x --argregex=a.*b --level=test"),
+            ("-m AM kill -name x -level 9", "kill -m AM --name x --level 9"),
             ("-m AM", "-m AM"),
             ("--help", "--help"),
             ("", ""),

@@ -2,7 +2,7 @@
 
 use crate::cli::Failure;
 use std::path::PathBuf;
-use sys::roots::{Roots, is_module_name};
+use sys::roots::{Roots, is_module_name, module_name};
 
 /// The node, and the module named by `-m` or `SAFEMODULE`.
 pub struct Place {
@@ -13,12 +13,8 @@ pub struct Place {
 impl Place {
     pub fn new(roots: Roots, named: Option<String>) -> Result<Self, Failure> {
         let module = named.or_else(|| std::env::var("SAFEMODULE").ok().filter(|m| !m.is_empty()));
-        match &module {
-            Some(name) if !is_module_name(name) => {
-                Err(Failure::usage(format!("{name:?} is no module name: use letters, digits, '_', '-' and '.'")))
-            }
-            _ => Ok(Self { roots, module }),
-        }
+        let module = module.map(|name| module_name(&name)).transpose().map_err(Failure::usage)?;
+        Ok(Self { roots, module })
     }
 
     /// The module if one is named.
@@ -79,11 +75,6 @@ impl Place {
 
     /// Another command of the product: beside this program, in the product's directory, or wherever PATH says.
     pub fn program(&self, name: &str) -> PathBuf {
-        let beside = std::env::current_exe().ok().and_then(|p| p.parent().map(|d| d.join(name)));
-        beside
-            .into_iter()
-            .chain([self.roots.safe.join("bin").join(name)])
-            .find(|p| p.is_file())
-            .unwrap_or_else(|| PathBuf::from(name))
+        self.roots.program(name)
     }
 }

@@ -102,8 +102,5 @@ pub fn state(roots: &Roots, module: &str) -> Result<State, Failure> {
 
 /// Who asks, for the module's log.
 pub fn origin() -> String {
-    nix::unistd::User::from_uid(nix::unistd::getuid())
-        .ok()
-        .flatten()
-        .map_or_else(|| nix::unistd::getuid().to_string(), |user| user.name)
+    sys::commands::caller()
 }

@@ -1,6 +1,7 @@
 //! What does each verb do?
 
-use crate::cli::{Automatic, Errd, Failure, Full, Log, Message, OnOff, Verb};
+use crate::cli::{Automatic, Boot, Errd, Failure, Full, Log, Message, NoSync, OnOff, Verb};
+use crate::kill;
 use crate::paths::Place;
 use crate::runner::{State, ask, origin, state};
 use crate::waits;
@@ -21,17 +22,44 @@ pub fn run(place: &Place, verb: &Verb) -> Result<u8, Failure> {
         Verb::Printe(message) => print(place, "E", message),
         Verb::Printw(message) => print(place, "W", message),
         Verb::Start => delegate(place, &["start"]),
-        Verb::Prim => delegate(place, &["prim"]),
+        Verb::Prim { mode: None } => delegate(place, &["prim"]),
+        Verb::Prim { mode: Some(Full::Fullsync) } => delegate(place, &["prim", "--fullsync"]),
         Verb::Primforce => delegate(place, &["primforce"]),
         Verb::Second { mode: None } => delegate(place, &["second"]),
         Verb::Second { mode: Some(Full::Fullsync) } => delegate(place, &["second", "--fullsync"]),
         Verb::Config => delegate(place, &["config"]),
+        Verb::Deconfig => delegate(place, &["deconfig"]),
+        Verb::Confcheck => delegate(place, &["confcheck"]),
+        Verb::Confinfo => delegate(place, &["confinfo"]),
+        Verb::Update => delegate(place, &["update"]),
+        Verb::Secondforce { date } => Err(Failure::new(
+            1,
+            format!(
+                "a copy of what changed since {date} is not made: files of the same date may differ. `safekit second` copies what differs, `safekit second fullsync` compares everything"
+            ),
+        )),
+        Verb::Boot { action } => {
+            let action = match action {
+                Boot::On => "on",
+                Boot::Off => "off",
+                Boot::Status => "status",
+            };
+            with_module_if_named(place, &["boot", action])
+        }
+        Verb::Module { what } => crate::modules::run(place, what, put),
+        Verb::Level => with_module_if_named(place, &["level"]),
+        Verb::Logsave { all: true, file, .. } => delegate(place, &["logsave", "-A", file]),
+        Verb::Logsave { file, .. } => delegate(place, &["logsave", file]),
+        Verb::Snapshot { file } => delegate(place, &["snapshot", file]),
+        Verb::Cmdlog => exec(place, &["cmdlog".to_owned()]),
+        Verb::Kill { name, argregex, level } => kill::kill(name, argregex.as_deref(), level),
         Verb::Shutdown => exec(place, &["shutdown".to_owned()]),
         Verb::Stop(automatic) => act(place, "stop", automatic.identity.as_deref()),
         Verb::Forcestop => act(place, "forcestop", None),
         Verb::Restart(automatic) => act(place, "restart", automatic.identity.as_deref()),
         Verb::Stopstart(automatic) => act(place, "stopstart", automatic.identity.as_deref()),
-        Verb::Swap(automatic) => act(place, "swap", automatic.identity.as_deref()),
+        Verb::Swap { mode: None, automatic } => act(place, "swap", automatic.identity.as_deref()),
+        Verb::Swap { mode: Some(NoSync::Nosync), automatic } => swap_nosync(place, automatic.identity.as_deref()),
         Verb::Waitstart => waits::wait(&place.roots, place.module()?, waits::started),
         Verb::Waitstop => waits::wait(&place.roots, place.module()?, waits::stopped),
         Verb::Waitstate { state } => {
@@ -41,24 +69,39 @@ pub fn run(place: &Place, verb: &Verb) -> Result<u8, Failure> {
         Verb::State { verbose, line, quiet } => show(place, *verbose, *line, *quiet),
         Verb::Log(log) => log_of(place, log, false),
         Verb::Logview(log) => log_of(place, log, true),
-        Verb::Set { resource, value, automatic: Automatic { identity }, .. } => {
-            need(place, &json!({"verb": "set", "resource": resource, "value": value, "identity": identity})).map(|_| 0)
+        Verb::Set { resource, value, no_history, history, automatic: Automatic { identity } } => {
+            // A switch can be set on a stopped module, too.
+            if resource.starts_with("usersetting.") {
+                return delegate(place, &["set", "-r", resource, "-v", value]);
+            }
+            let history = if *no_history {
+                "never"
+            } else if *history {
+                "always"
+            } else {
+                "changes"
+            };
+            need(
+                place,
+                &json!({"verb": "set", "resource": resource, "value": value, "identity": identity, "history": history}),
+            )
+            .map(|_| 0)
         }
         Verb::Get { resource } => {
-            let reply = need(place, &json!({"verb": "get", "resource": resource}))?;
-            put(text(&reply, "value"))?;
-            Ok(0)
+            match ask(&place.roots, place.module()?, &json!({"verb": "get", "resource": resource}))? {
+                Some(reply) => put(text(&reply, "value")).map(|()| 0),
+                // The last value that was kept.
+                None => delegate(place, &["get", "-r", resource]),
+            }
         }
         Verb::Errd { action, class } => errd(place, *action, class.as_deref()),
-        Verb::Failover { value } => {
-            let value = if *value == OnOff::On { "on" } else { "off" };
-            need(place, &json!({"verb": "failover", "value": value, "origin": origin()})).map(|_| 0)
-        }
-        Verb::Resetloop => need(place, &json!({"verb": "resetloop"})).map(|_| 0),
+        Verb::Checker { value } => delegate(place, &["checker", if *value == OnOff::On { "on" } else { "off" }]),
+        Verb::Failover { value } => delegate(place, &["failover", if *value == OnOff::On { "on" } else { "off" }]),
+        Verb::Resetloop { .. } => need(place, &json!({"verb": "resetloop"})).map(|_| 0),
         Verb::Incloop { identity } => limit(place, &json!({"verb": "incloop", "identity": identity})),
         Verb::Checkloop => limit(place, &json!({"verb": "checkloop"})),
         // Both are taken care of before.
-        Verb::Run { .. } | Verb::Unknown(_) => Err(Failure::usage("see: safekit --help")),
+        Verb::Run { .. } | Verb::Cluster { .. } | Verb::Unknown(_) => Err(Failure::usage("see: safekit --help")),
     }
 }
 
@@ -77,7 +120,7 @@ fn text<'a>(value: &'a Value, name: &str) -> &'a str {
 }
 
 /// One line of output; a reader that went away ends the command without an error.
-fn put(line: &str) -> Result<(), Failure> {
+pub fn put(line: &str) -> Result<(), Failure> {
     match writeln!(io::stdout(), "{line}") {
         Ok(()) => Ok(()),
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
@@ -90,15 +133,38 @@ fn print(place: &Place, level: &str, message: &Message) -> Result<u8, Failure> {
     need(place, &json!({"verb": "log", "level": level, "message": words, "identity": message.identity})).map(|_| 0)
 }
 
+/// With replicated directories, the former primary would follow without knowing what it lacks.
+fn swap_nosync(place: &Place, identity: Option<&str>) -> Result<u8, Failure> {
+    let now = state(&place.roots, place.module()?)?;
+    if matches!(text(&now.reply, "data"), "none" | "") {
+        return act(place, "swap", identity);
+    }
+    Err(Failure::new(1, "a swap here never copies anything: both nodes are in sync. `safekit swap` does it"))
+}
+
+/// Becomes `sk-module VERB`, for the module that is named, or for the node.
+fn with_module_if_named(place: &Place, verb: &[&str]) -> Result<u8, Failure> {
+    if place.named().is_some() {
+        return delegate(place, verb);
+    }
+    exec(place, &verb.iter().map(|v| (*v).to_owned()).collect::<Vec<_>>())
+}
+
 /// A verb for a running module; a module without a runner is stopped already.
 fn act(place: &Place, verb: &str, identity: Option<&str>) -> Result<u8, Failure> {
     let module = place.module()?;
     let request = json!({"verb": verb, "full": false, "identity": identity, "origin": origin()});
-    match ask(&place.roots, module, &request)? {
-        Some(_) => Ok(0),
-        None if matches!(verb, "stop" | "forcestop") => Ok(0),
-        None => Err(not_running(module)),
-    }
+    let mut words = vec![verb.to_owned()];
+    words.extend(identity.map(|i| format!("-i {i}")));
+    let logged = sys::commands::Command::start(&place.roots, "safekit", module, &words);
+    let result = match ask(&place.roots, module, &request) {
+        Ok(Some(_)) => Ok(0),
+        Ok(None) if matches!(verb, "stop" | "forcestop") => Ok(0),
+        Ok(None) => Err(not_running(module)),
+        Err(failure) => Err(failure),
+    };
+    logged.end(result.as_ref().map_or_else(|failure| failure.code, |code| *code));
+    result
 }
 
 /// Becomes `sk-module VERB -m AM`, which also brings up a runner.
@@ -108,7 +174,7 @@ fn delegate(place: &Place, verb: &[&str]) -> Result<u8, Failure> {
     exec(place, &arguments)
 }
 
-fn exec(place: &Place, arguments: &[String]) -> Result<u8, Failure> {
+pub fn exec(place: &Place, arguments: &[String]) -> Result<u8, Failure> {
     let program = place.program("sk-module");
     let error = Command::new(&program).args(arguments).exec();
     Err(Failure::sys(format!("cannot run {}", program.display()), error))
@@ -141,6 +207,10 @@ fn errd(place: &Place, action: Errd, class: Option<&str>) -> Result<u8, Failure>
         }
         (false, Some(class)) => return Err(Failure::usage(format!("errd {name} takes no class ({class:?})"))),
         _ => {}
+    }
+    // Both hold on a stopped module, too.
+    if matches!(action, Errd::On | Errd::Off) {
+        return delegate(place, &["errd", name]);
     }
     let reply = need(place, &json!({"verb": "errd", "action": name, "class": class, "origin": origin()}))?;
     if action == Errd::List {
@@ -183,7 +253,13 @@ fn report(module: &str, state: &State, verbose: bool, line: bool) -> Result<(), 
     }
     let mut summary = format!("{module}: {} ({})", state.name, state.readiness);
     if !state.reply.is_null() {
-        summary = format!("{summary} {}", text(&state.reply, "data"));
+        match crate::farm::shares(&state.reply) {
+            Some(shares) => summary = format!("{summary} {shares}"),
+            None if !text(&state.reply, "peer").is_empty() => {
+                summary = format!("{summary} {}", text(&state.reply, "data"));
+            }
+            None => {}
+        }
         if let Some(remote) = state.reply.get("remote").filter(|r| !text(r, "state").is_empty()) {
             let (peer, name) = (text(&state.reply, "peer"), text(remote, "state"));
             summary = format!("{summary} | {peer}: {name} ({})", text(remote, "readiness"));

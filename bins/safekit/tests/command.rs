@@ -127,11 +127,11 @@ fn refusals_and_limits_reach_the_caller() {
 fn wrong_usage_is_told_clearly() {
     let node = Node::new();
     for (arguments, words) in [
-        (&["webserver", "restart"][..], "no verb `webserver`"),
+        (&["webserver", "restart"][..], "there is no web service"),
         (&["stop"], "no module named"),
         (&["errd", "enable", "-m", "AM"], "needs a class"),
         (&["stop", "-m", "../x"], "no module name"),
-        (&["prim", "now", "-m", "AM"], "unexpected argument"),
+        (&["prim", "now", "-m", "AM"], "possible values: fullsync"),
         (&["-r", "../boundcmd"], "neither the name"),
         (&[], "Usage"),
     ] {
@@ -149,6 +149,10 @@ fn special_commands_see_the_environment() {
     assert!(text.contains("SAFEBIN=\"") && text.contains("SAFEUSERVAR=\""), "{text}");
     let (code, text, _) = node.run(&["-m", "AM", "-r", "/bin/sh", "-c", "echo $SAFEMODULE $SAFEVAR; exit 7"]);
     assert_eq!((code, text), (7, format!("AM {}\n", node.dir.path().join("var").display())));
+    assert_eq!(node.run(&["-r", "errdpoll_running"]).0, 0);
+    let table = std::fs::read_to_string(node.dir.path().join("var/errdpoll_reserrd")).unwrap();
+    let own = format!("{} ", std::process::id());
+    assert!(table.lines().any(|l| l.starts_with(&own) && l.contains("(parent=")), "{table}");
     let (code, _, words) = node.run(&["-r", "gencron"]);
     assert!(code == 1 && words.contains("no special command gencron"), "{words}");
 }
@@ -201,4 +205,34 @@ fn a_start_becomes_sk_module() {
     };
     assert_eq!(run(&["-m", "AM", "second", "fullsync"]), (5, "second --fullsync -m AM\n".into(), String::new()));
     assert_eq!(run(&["logview", "-m", "AM", "-A"]).1, "log -m AM -s 300 -A -f\n");
+    let install = run(&["module", "install", "-m", "NEW", "-M", "3", "-r", "/new.safe"]);
+    assert_eq!(install.1, "install --id 3 --reinstall /new.safe -m NEW\n", "a module that is not there yet");
+    assert_eq!(run(&["-m", "AM", "module", "package", "/new.safe"]).1, "package /new.safe -m AM\n");
+    assert_eq!(run(&["module", "uninstall", "-m", "AM"]).1, "uninstall -m AM\n");
+    assert_eq!(run(&["module", "uninstall"]).0, 100);
+    assert_eq!(run(&["module", "list"]), (0, "AM\n".into(), String::new()));
+}
+
+#[test]
+fn farms_show_their_shares_and_take_traffic_from_scripts() {
+    let node = Node::with_runner(
+        json!({"ok": true, "module": "AM", "mode": "farm", "peer": null, "state": "UP", "readiness": "Ready",
+        "data": "none", "farm": {"groups": [
+            {"group": "FarmProto_0", "percent": 50, "bitmap": "ffffffff 00000000"}, {"group": "Api_1", "percent": 0, "bitmap": "0"}]}}),
+    );
+    assert_eq!(node.run(&["state", "-m", "AM"]).1, "AM: UP (Ready) FarmProto_0 50%, Api_1 0%\n");
+    assert_eq!(node.run(&["state", "-m", "AM", "-lq"]), (2, "UP (Ready)\n".into(), String::new()));
+    let list = node.run(&["-m", "AM", "-r", "vip_if_ctrl", "-l"]);
+    assert_eq!(list, (0, "FarmProto_0: ffffffff 00000000\nApi_1: 0\n".into(), String::new()));
+    for value in ["all", "none"] {
+        let mut command = node.command(&["-r", "saferpc_send", "vipd", "SETGROUPS", value, value, value]);
+        assert_eq!(told(&command.env("SAFEMODULE", "AM").output().unwrap()).0, 0);
+        assert_eq!(node.last_request(), json!({"verb": "setgroups", "value": value}));
+    }
+    let (code, _, words) = node.run(&["-m", "AM", "-r", "saferpc_send", "vipd", "SETGROUPS", "all", "none", "all"]);
+    assert!(code == 100 && words.contains("none none none"), "{words}");
+    assert_eq!(node.run(&["-m", "AM", "-r", "vip_if_ctrl"]).0, 100);
+    let stopped = Node::new();
+    assert_eq!(stopped.run(&["-m", "AM", "-r", "vip_if_ctrl", "-l"]).0, 1);
+    assert_eq!(stopped.run(&["-m", "AM", "-r", "saferpc_send", "vipd", "SETGROUPS", "all", "all", "all"]).0, 1);
 }

@@ -3,6 +3,7 @@
 mod births;
 mod list;
 mod run;
+mod services;
 mod spec;
 mod watch;
 
@@ -88,6 +89,7 @@ impl Failure {
 
 /// Parses the arguments, runs, and translates the outcome into an exit code.
 pub fn main() -> ExitCode {
+    complete::answer(command);
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

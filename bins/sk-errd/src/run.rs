@@ -2,6 +2,7 @@
 
 use crate::Failure;
 use crate::births::{Births, News};
+use crate::services::{Services, unit};
 use crate::spec::Spec;
 use crate::watch::Watch;
 use mio::unix::SourceFd;
@@ -19,6 +20,7 @@ use wire::{Emitter, Message};
 
 const STDIN: Token = Token(usize::MAX);
 const BIRTHS: Token = Token(usize::MAX - 1);
+const SERVICES: Token = Token(usize::MAX - 2);
 /// Period of the scans while something may be about to appear.
 const FAST_MS: u64 = 200;
 /// Delay of a scan that is repeated because a process ended during the former one.
@@ -56,6 +58,10 @@ struct Watcher {
     ends: BTreeMap<i32, PidFd>,
     /// Descriptors ran out: told once.
     told: bool,
+    /// With services to watch, and a systemd.
+    services: Option<Services>,
+    /// systemd does not answer: told once.
+    unanswered: bool,
 }
 
 pub(crate) fn run(path: &Path) -> Result<(), Failure> {
@@ -74,7 +80,12 @@ pub(crate) fn run(path: &Path) -> Result<(), Failure> {
         fast_until: 0,
         ends: BTreeMap::new(),
         told: false,
+        services: None,
+        unanswered: false,
     };
+    if let Err(End::Failed(failure)) = watcher.find_services() {
+        return Err(failure);
+    }
     watcher.apply_classes();
     match watcher.serve() {
         Ok(()) | Err(End::Orderly) => Ok(()),
@@ -108,13 +119,18 @@ impl Watcher {
                             self.appeared(&births.read());
                         }
                     }
+                    SERVICES => self.services_answer(&poll)?,
                     Token(pid) => self.ended(&poll, i32::try_from(pid).unwrap_or_default()),
                 }
             }
             if ordered && !self.orders(&mut orders)? {
                 return Ok(());
             }
-            if self.deadline().is_some_and(|t| t <= monotonic_ms()) {
+            let now = monotonic_ms();
+            if let Some(why) = self.services.as_mut().and_then(|s| s.expire(&poll, now)) {
+                self.complain(&why);
+            }
+            if self.watches.iter().any(Watch::is_enabled) && self.next_scan <= now {
                 self.scan(&poll)?;
             }
         }
@@ -122,7 +138,8 @@ impl Watcher {
 
     /// When the table must be read again; `None` while nothing is watched.
     fn deadline(&self) -> Option<u64> {
-        self.watches.iter().any(Watch::is_enabled).then_some(self.next_scan)
+        let scan = self.watches.iter().any(Watch::is_enabled).then_some(self.next_scan);
+        scan.into_iter().chain(self.services.as_ref().and_then(Services::deadline)).min()
     }
 
     fn ended(&mut self, poll: &Poll, pid: i32) {
@@ -165,6 +182,10 @@ impl Watcher {
         let own = i32::try_from(std::process::id()).unwrap_or_default();
         let mut counted = BTreeSet::new();
         for watch in self.watches.iter_mut().filter(|w| w.is_enabled()) {
+            if watch.spec.service {
+                counted.extend(watch.pids.iter().copied());
+                continue;
+            }
             watch.pids = table.iter().filter(|p| p.pid != own && watch.matcher.fits(p)).map(|p| p.pid).collect();
             counted.extend(watch.pids.iter().copied());
         }
@@ -184,7 +205,13 @@ impl Watcher {
         }
         let now = monotonic_ms();
         self.last_scan = now;
-        for watch in &mut self.watches {
+        if self.watches.iter().any(|w| w.is_enabled() && w.spec.service)
+            && let Some(services) = &mut self.services
+            && let Err(error) = services.ask(poll, SERVICES, now)
+        {
+            self.complain(&error.to_string());
+        }
+        for watch in self.watches.iter_mut().filter(|w| !w.spec.service) {
             if let Some(change) = watch.evaluate(now) {
                 self.emitter.emit("proc", &change)?;
             }
@@ -200,6 +227,58 @@ impl Watcher {
         let due = self.watches.iter().filter_map(|w| w.deadline(now)).min();
         self.next_scan = due.into_iter().chain([now + period]).min().unwrap_or(now);
         Ok(())
+    }
+
+    /// Services are watched where there is a systemd; elsewhere that is said, once.
+    fn find_services(&mut self) -> Result<(), End> {
+        let names: Vec<String> = self.watches.iter().filter(|w| w.spec.service).map(|w| w.spec.name.clone()).collect();
+        if names.is_empty() {
+            return Ok(());
+        }
+        match Services::new(names.into_iter()) {
+            Ok(services) => self.services = Some(services),
+            Err(reason) => self.emitter.emit("problem", &json!({"reason": reason}))?,
+        }
+        Ok(())
+    }
+
+    /// systemd's answer: values change with it, and main processes are followed.
+    fn services_answer(&mut self, poll: &Poll) -> Result<(), End> {
+        let Some(answer) = self.services.as_mut().and_then(|s| s.read(poll)) else { return Ok(()) };
+        let units = match answer {
+            Ok(units) => units,
+            Err(why) => {
+                self.complain(&why);
+                return Ok(());
+            }
+        };
+        self.unanswered = false;
+        let now = monotonic_ms();
+        let mut followed = Vec::new();
+        for watch in self.watches.iter_mut().filter(|w| w.spec.service && w.is_enabled()) {
+            watch.see_unit(units.get(&unit(&watch.spec.name)).copied());
+            followed.extend(watch.pids.iter().copied().filter(|pid| *pid > 0));
+            if let Some(change) = watch.evaluate(now) {
+                self.emitter.emit("proc", &change)?;
+            }
+        }
+        for pid in followed {
+            if !self.ends.contains_key(&pid)
+                && let Some(process) = sys::table::read(pid)
+                && !self.follow(poll, pid, process.start)
+            {
+                self.scan_soon();
+            }
+        }
+        let due = self.watches.iter().filter_map(|w| w.deadline(now)).min();
+        self.next_scan = due.into_iter().chain([self.next_scan]).min().unwrap_or(now);
+        Ok(())
+    }
+
+    fn complain(&mut self, why: &str) {
+        if !std::mem::replace(&mut self.unanswered, true) {
+            sys::warn!("sk-errd: services cannot be asked for: {why}; what was known of them is kept");
+        }
     }
 
     /// Watches for the end of a process. `false` when it has ended since the table was read.
@@ -234,19 +313,8 @@ impl Watcher {
 
     /// Takes the orders that wait; `false` at the end of stdin or after `quit`.
     fn orders(&mut self, buffer: &mut LineBuffer) -> Result<bool, End> {
-        loop {
-            match buffer.read_from(&mut io::stdin().lock()) {
-                Ok(0) => return Ok(false),
-                Ok(_) => {}
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(true),
-                Err(e) => return Err(End::Failed(Failure::system("stdin", e))),
-            }
-            while let Some(order) = buffer.next_message() {
-                if !self.order(order)? {
-                    return Ok(false);
-                }
-            }
-        }
+        let failed = |e| End::Failed(Failure::system("stdin", e));
+        buffer.take_waiting(&mut io::stdin().lock(), failed, |order| self.order(order))
     }
 
     fn order(&mut self, order: Result<Message, LineError>) -> Result<bool, End> {
@@ -268,6 +336,8 @@ impl Watcher {
             ("off", _) => self.off = true,
             ("on", _) => self.off = false,
             ("list", _) => self.list()?,
+            // Orders are taken between scans: an answer says that the loop goes round.
+            ("ping", _) => self.emitter.emit("pong", &json!({}))?,
             ("quit", _) => return Ok(false),
             (other, _) => sys::warn!("sk-errd: unknown order `{other}` skipped"),
         }

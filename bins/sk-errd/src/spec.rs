@@ -28,6 +28,12 @@ pub(crate) struct Spec {
 pub(crate) struct ProcessSpec {
     /// Name of the resource; name of the process unless `name_regex` is given.
     pub name: String,
+    /// `name` is a unit of systemd.
+    #[serde(default)]
+    pub service: bool,
+    /// Passed on with a fault: what the scripts may restart alone.
+    #[serde(default)]
+    pub restart_services: Vec<String>,
     #[serde(default)]
     pub name_regex: Option<String>,
     #[serde(default)]

@@ -1,5 +1,6 @@
 //! Is one configured process there, and when is its absence a fault? Decided from counts and times, without IO.
 
+use crate::services::Unit;
 use crate::spec::{Matcher, ProcessSpec};
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -33,6 +34,8 @@ pub(crate) struct Change {
     pub action: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub restart_services: Vec<String>,
 }
 
 impl Watch {
@@ -49,6 +52,11 @@ impl Watch {
             self.settled_at = now.saturating_add(SETTLE_MS.min(poll_ms));
             self.effective_at = Some(now.saturating_add(poll_ms.saturating_mul(self.spec.start_after.max(1))));
         }
+    }
+
+    /// What systemd says of the unit. An active unit without a main process counts by the number 0.
+    pub fn see_unit(&mut self, unit: Option<Unit>) {
+        self.pids = unit.filter(|u| u.active).map(|u| u.main_pid).into_iter().collect();
     }
 
     pub fn disable(&mut self) {
@@ -96,6 +104,7 @@ impl Watch {
         let (name, running) = (&self.spec.name, self.pids.len());
         let reason = match (holds, self.too_few(), running) {
             (true, ..) => None,
+            (false, true, 0) if self.spec.service => Some(format!("Service {name} not running")),
             (false, true, 0) => Some(format!("Process {name} not running")),
             (false, true, n) => {
                 Some(format!("Process {name} not running often enough ({n}, at least {})", self.spec.atleast))
@@ -106,8 +115,9 @@ impl Watch {
             name: name.clone(),
             value: if holds { "up" } else { "down" },
             running,
-            pids: self.pids.iter().copied().take(PIDS_LIMIT).collect(),
+            pids: self.pids.iter().copied().filter(|pid| *pid > 0).take(PIDS_LIMIT).collect(),
             action: self.spec.action.clone(),
+            restart_services: if holds { Vec::new() } else { self.spec.restart_services.clone() },
             reason,
         })
     }
@@ -126,6 +136,8 @@ mod tests {
     fn watch(atleast: i64, atmax: i64, start_after: u64) -> Watch {
         Watch::new(ProcessSpec {
             name: "x".to_owned(),
+            service: false,
+            restart_services: Vec::new(),
             name_regex: None,
             arg_regex: None,
             atleast,

@@ -1,7 +1,9 @@
 //! `sk-heartbeat`: tells the peer that this node is alive and what it does, and says what it hears of the peer.
 
+mod carry;
+mod election;
+mod local;
 mod port;
-mod realtime;
 mod run;
 mod spec;
 
@@ -32,6 +34,9 @@ enum Verb {
     /// Send and receive heartbeats until stdin ends: orders as JSON lines on stdin, events as JSON lines on stdout
     #[command(after_help = EXITS)]
     Run(RunArgs),
+    /// Carry the packets of all modules of this node; started by `run` when nobody does, ends when no module is left
+    #[command(after_help = EXITS)]
+    Carry(CarryArgs),
 }
 
 #[derive(Args)]
@@ -42,6 +47,16 @@ struct RunArgs {
     /// Write a newline to this descriptor once every link was opened or found without its address, then close it
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(3..))]
     ready_fd: Option<i32>,
+}
+
+#[derive(Args)]
+struct CarryArgs {
+    /// Directory where the heartbeats of this node find the carrier
+    #[arg(long, value_name = "DIRECTORY")]
+    dir: PathBuf,
+    /// Descriptor of the file `lock` in that directory, locked: it makes this process the only carrier
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(3..))]
+    lock_fd: i32,
 }
 
 /// The command line, for man pages and completions.
@@ -72,6 +87,7 @@ impl Failure {
 
 /// Parses the arguments, runs, and translates the outcome into an exit code.
 pub fn main() -> ExitCode {
+    complete::answer(command);
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -80,8 +96,11 @@ pub fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { 100 } else { 0 });
         }
     };
-    let Verb::Run(args) = cli.verb;
-    match run::run(&args.spec, args.ready_fd) {
+    let done = match cli.verb {
+        Verb::Run(args) => run::run(&args.spec, args.ready_fd),
+        Verb::Carry(args) => carry::run(&args.dir, args.lock_fd),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             sys::warn!("sk-heartbeat: {}", failure.text);

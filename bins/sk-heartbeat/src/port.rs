@@ -1,161 +1,146 @@
-//! How is one link sent over and listened to, also while its local address is missing?
+//! How is one network path sent over and listened to, also while its local address is missing?
 
-use crate::spec::LinkSpec;
 use mio::net::UdpSocket;
 use mio::{Interest, Registry, Token};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::SocketAddr;
-use wire::datagram::{Receiver, Sender};
 
 /// How often a missing address is looked for.
 const RETRY_MS: u64 = 200;
 /// How often it is asked whether a local address is still there.
 const CHECK_MS: u64 = 1000;
 /// At least this long between two reports of packets with a wrong key.
-const WRONG_KEY_INTERVAL_MS: u64 = 10_000;
+const COMPLAINT_INTERVAL_MS: u64 = 10_000;
 
 pub(crate) struct Port {
-    pub ident: String,
-    pub sender: Sender,
-    pub receiver: Receiver,
-    pulse_ms: u64,
-    pub next_pulse: u64,
-    /// When to try to bind, or to check what is bound.
-    next_bind: u64,
-    local: SocketAddr,
-    peer: SocketAddr,
+    pub local: SocketAddr,
+    pub peer: SocketAddr,
     token: Token,
     socket: Option<UdpSocket>,
+    /// When to try to bind, or to check what is bound.
+    pub next_bind: u64,
     /// As last reported.
-    present: Option<bool>,
+    pub present: Option<bool>,
     next_complaint: u64,
     /// The kind of the last failure to bind that was told.
     told: Option<io::ErrorKind>,
 }
 
+/// What opening a port brought.
+#[derive(Default)]
+pub(crate) struct Opened {
+    /// The presence of the local address, when that changed.
+    pub present: Option<bool>,
+    /// For people.
+    pub words: Option<String>,
+}
+
+/// What waits at a port.
+pub(crate) enum Arrival {
+    Packet(usize),
+    /// The peer's host says that nobody listens.
+    Refused,
+    Nothing,
+}
+
 impl Port {
-    pub fn new(spec: &LinkSpec, port: u16, token: Token, sender: Sender, receiver: Receiver) -> Self {
-        Self {
-            ident: spec.ident.clone(),
-            sender,
-            receiver,
-            pulse_ms: spec.pulse_ms,
-            next_pulse: 0,
-            next_bind: 0,
-            local: SocketAddr::new(spec.local, port),
-            peer: SocketAddr::new(spec.peer, port),
-            token,
-            socket: None,
-            present: None,
-            next_complaint: 0,
-            told: None,
-        }
+    pub fn new(local: SocketAddr, peer: SocketAddr, token: Token) -> Self {
+        Self { local, peer, token, socket: None, next_bind: 0, present: None, next_complaint: 0, told: None }
     }
 
-    /// Opens the socket, or checks it, if it is time to. Returns the presence of the local address when that changed.
-    pub fn open(&mut self, now: u64, registry: &Registry) -> Option<bool> {
+    /// Opens the socket, or checks it, if it is time to.
+    pub fn open(&mut self, now: u64, registry: &Registry) -> Opened {
         if now < self.next_bind {
-            return None;
+            return Opened::default();
         }
         if self.socket.is_some() {
             // A bound socket goes on sending with its source address after that has left the host: ask with another one.
             let probe = std::net::UdpSocket::bind((self.local.ip(), 0));
             if !probe.is_err_and(|e| e.kind() == io::ErrorKind::AddrNotAvailable) {
                 self.next_bind = now + CHECK_MS;
-                return None;
+                return Opened::default();
             }
             self.socket = None;
         }
         match self.bind(registry) {
             Ok(socket) => {
-                self.socket = Some(socket);
+                // Without a route there is no socket yet.
+                self.next_bind = now + if socket.is_some() { CHECK_MS } else { RETRY_MS };
+                self.socket = socket;
                 self.told = None;
-                self.next_bind = now + CHECK_MS;
-                self.next_pulse = now;
-                self.report(true)
+                Opened { present: self.report(true), words: None }
             }
             Err(error) => {
                 self.next_bind = now + RETRY_MS;
                 let kind = error.kind();
-                if kind != io::ErrorKind::AddrNotAvailable && self.told.replace(kind) != Some(kind) {
-                    sys::warn!(
-                        "sk-heartbeat: link {}: cannot listen on {}: {error}; trying again",
-                        self.ident,
-                        self.local
-                    );
-                }
-                self.report(false)
+                let words = (kind != io::ErrorKind::AddrNotAvailable && self.told.replace(kind) != Some(kind))
+                    .then(|| format!("cannot listen on {}: {error}; trying again", self.local));
+                Opened { present: self.report(false), words }
             }
         }
     }
 
-    fn bind(&self, registry: &Registry) -> io::Result<UdpSocket> {
+    /// `None`: the address is there, but no way to the peer, as when the interface is down.
+    fn bind(&self, registry: &Registry) -> io::Result<Option<UdpSocket>> {
         let socket = Socket::new(Domain::for_address(self.local), Type::DGRAM, Some(Protocol::UDP))?;
-        // A former life may still hold the port for a moment.
+        // Several peers may use the same local address and port.
         socket.set_reuse_address(true)?;
         socket.set_nonblocking(true)?;
         socket.bind(&self.local.into())?;
+        // Only what the peer sends arrives, and its host's "nobody listens" is told.
+        match socket.connect(&self.peer.into()) {
+            Err(e) if matches!(e.kind(), io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable) => {
+                return Ok(None);
+            }
+            other => other?,
+        }
         let mut socket = UdpSocket::from_std(socket.into());
         registry.register(&mut socket, self.token, Interest::READABLE)?;
-        Ok(socket)
+        Ok(Some(socket))
     }
 
     fn report(&mut self, present: bool) -> Option<bool> {
         (self.present.replace(present) != Some(present)).then_some(present)
     }
 
-    /// Sends one packet.
-    pub fn send(&mut self, body: &[u8], packet: &mut Vec<u8>) {
-        let Some(socket) = &self.socket else { return };
-        if let Err(error) = self.sender.seal(body, packet) {
-            sys::warn!("sk-heartbeat: link {}: {error}", self.ident);
-        } else if socket.send_to(packet, self.peer).is_err() {
+    /// Sends one packet. `true`: the peer's host answered an earlier one that nobody listens.
+    pub fn send(&mut self, packet: &[u8]) -> bool {
+        let Some(socket) = &self.socket else { return false };
+        let Err(mut error) = socket.send(packet) else { return false };
+        let refused = error.kind() == io::ErrorKind::ConnectionRefused;
+        if refused {
+            // The error belonged to an earlier packet, and this one was not sent.
+            match socket.send(packet) {
+                Ok(_) => return true,
+                Err(again) => error = again,
+            }
+        }
+        if error.kind() != io::ErrorKind::ConnectionRefused {
             // No route, no carrier, buffer full: to the peer this is silence, as it must be. Perhaps our address is gone.
             self.next_bind = 0;
         }
+        refused
     }
 
-    /// Receives one packet; `None` when nothing waits.
-    pub fn receive(&mut self, buffer: &mut [u8]) -> Option<(usize, SocketAddr)> {
-        let socket = self.socket.as_ref()?;
+    pub fn receive(&mut self, buffer: &mut [u8]) -> Arrival {
+        let Some(socket) = &self.socket else { return Arrival::Nothing };
         loop {
-            match socket.recv_from(buffer) {
-                Ok(received) => return Some(received),
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return None,
-                // Errors of earlier sends (ICMP) are reported here; the next call goes on.
-                Err(e) if matches!(e.kind(), io::ErrorKind::Interrupted | io::ErrorKind::ConnectionRefused) => {}
-                Err(_) => return None,
+            match socket.recv(buffer) {
+                Ok(length) => return Arrival::Packet(length),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => return Arrival::Refused,
+                Err(_) => return Arrival::Nothing,
             }
         }
     }
 
-    /// Whether a packet with a wrong key may be reported now.
+    /// Whether packets that cannot be used may be reported now.
     pub fn may_complain(&mut self, now: u64) -> bool {
         let may = now >= self.next_complaint;
         if may {
-            self.next_complaint = now + WRONG_KEY_INTERVAL_MS;
+            self.next_complaint = now + COMPLAINT_INTERVAL_MS;
         }
         may
-    }
-
-    /// Whether a pulse is due; the next one is then set.
-    pub fn pulse(&mut self, now: u64) -> bool {
-        let due = self.socket.is_some() && now >= self.next_pulse;
-        if due {
-            // From now on, not from the time it was due: after a pause one pulse is enough.
-            self.next_pulse = now + self.pulse_ms;
-        }
-        due
-    }
-
-    /// When this link wants to be served again.
-    pub fn deadline(&self, speaking: bool) -> u64 {
-        let pulse = (speaking && self.socket.is_some()).then_some(self.next_pulse);
-        pulse.map_or(self.next_bind, |p| p.min(self.next_bind))
-    }
-
-    pub fn pulse_ms(&self) -> u64 {
-        self.pulse_ms
     }
 }

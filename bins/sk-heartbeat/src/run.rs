@@ -1,12 +1,18 @@
-//! What does the heartbeat do, second by second?
+//! What does one module's heartbeat do: orders of the runner to the carrier, events of the carrier to the runner?
+//!
+//! It does not speak to the network itself. While it has no carrier, it judges by itself what it hears: nothing.
 
-use crate::port::Port;
+use crate::Failure;
+use crate::election::{Place, depose};
+use crate::local::{
+    Attach, CARRIER_ROUNDS, CARRIER_WORD, Channel, Keys, MEMBER_WORD, Memory, PROTOCOL, Received, Statement, ToCarrier,
+    ToMember, round_ms,
+};
 use crate::spec::Spec;
-use crate::{Failure, realtime};
-use detector::{Detector, Notice};
+use detector::{Detector, LinkSpec, Notice};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
-use serde::Deserialize;
+use rustix::io::Errno;
 use serde_json::{Value, json};
 use std::fs::File;
 use std::io::{self, Write};
@@ -14,43 +20,59 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd};
 use std::path::Path;
 use std::time::Duration;
 use sys::clock::monotonic_ms;
-use wire::datagram::{DatagramError, PACKET_LIMIT, Receiver, Sender};
+use sys::pidfd::PidFd;
+use sys::realtime::{self, Children};
+use sys::words::SharedWords;
 use wire::lines::{EmitError, LineBuffer, LineError};
-use wire::{ClusterKey, Emitter, Message};
+use wire::{Emitter, KeyFile, Message};
 
-const STDIN: Token = Token(usize::MAX);
+const STDIN: Token = Token(0);
+const CARRIER: Token = Token(1);
 /// Longest published state in bytes of JSON: with the names it must fit a packet.
 const STATE_LIMIT: usize = 1100;
-const BYES: u32 = 5;
-const BYE_INTERVAL_MS: u64 = 20;
-/// Packets taken from one link before the others and the timers have their turn.
-const BATCH: usize = 64;
+/// A goodbye that no carrier confirms is taken as said after this time.
+const BYE_MS: u64 = 500;
+/// A carrier must answer an attachment within this time, or three rounds.
+const ANSWER_MS: u64 = 500;
+/// Pauses between attempts to reach a carrier: at first, a successor may be there any moment.
+const RETRY_FIRST_MS: u64 = 2;
+const RETRY_LAST_MS: u64 = 100;
 
-/// What every packet says, without the state itself: parsed for each packet, without allocation.
-#[derive(Deserialize)]
-struct Head {
-    v: u64,
-}
-
-struct Bye {
-    left: u32,
-    next: u64,
+/// The carrier, as it is reached.
+struct Tie {
+    channel: Channel,
+    process: PidFd,
+    /// Present once it has answered.
+    words: Option<SharedWords>,
+    since: u64,
 }
 
 struct Heart {
     emitter: Emitter,
-    detector: Detector,
-    ports: Vec<Port>,
-    /// The state as JSON, from the first `publish` on.
-    state: Option<String>,
-    version: u64,
-    /// The body that pulses carry; `None` while silent.
-    body: Option<Vec<u8>>,
-    bye: Option<Bye>,
-    packet: Vec<u8>,
-    notices: Vec<Notice>,
-    /// A link had more packets than one batch.
-    backlog: bool,
+    spec: Spec,
+    watched: Vec<LinkSpec>,
+    keys: KeyFile,
+    incarnation: u64,
+    runner: Option<PidFd>,
+    round: u64,
+    place: Place,
+    tie: Option<Tie>,
+    /// Judges while no carrier does.
+    detector: Option<Detector>,
+    retry_at: u64,
+    retry_ms: u64,
+    /// No verdict about the carrier before: we were not running ourselves.
+    grace_until: u64,
+    last_turn: u64,
+    statement: Option<Statement>,
+    memory: Memory,
+    /// When a goodbye counts as said.
+    bye_by: Option<u64>,
+    /// Presence of the local address of each link, as last reported.
+    addresses: Vec<Option<bool>>,
+    /// Somebody waits for our readiness.
+    ready_fd: Option<i32>,
+    complained: bool,
 }
 
 /// Why the loop ends.
@@ -74,113 +96,311 @@ pub(crate) fn run(path: &Path, ready_fd: Option<i32>) -> Result<(), Failure> {
         return Err(Failure::system("prctl(PR_SET_PDEATHSIG)", error));
     }
     let spec = Spec::load(path)?;
-    let key = ClusterKey::load(&spec.key_file).map_err(Failure::key)?.datagram_key(&spec.module);
+    let keys = KeyFile::open(&spec.key_file).map_err(Failure::key)?;
     let mut random = [0; 8];
     getrandom::fill(&mut random).map_err(|e| Failure::system("random bytes", e))?;
-    let incarnation = u64::from_ne_bytes(random);
-
-    let mut ports = Vec::new();
-    for (number, link) in spec.links.iter().enumerate() {
-        let sender = Sender::new(key, &spec.module, &spec.node, &link.ident, incarnation).map_err(Failure::spec)?;
-        let receiver = Receiver::new(key, &spec.module, &spec.peer, &link.ident);
-        ports.push(Port::new(link, spec.port, Token(number), sender, receiver));
-    }
+    let parent = std::os::unix::process::parent_id();
+    let runner = PidFd::open(parent.cast_signed()).map_err(|e| Failure::system("pidfd_open", e))?;
     let watched: Vec<_> =
-        spec.links.iter().map(|l| detector::LinkSpec { pulse_ms: l.pulse_ms, timeout_ms: l.timeout_ms }).collect();
+        spec.links.iter().map(|l| LinkSpec { pulse_ms: l.pulse_ms, timeout_ms: l.timeout_ms }).collect();
     let poll = Poll::new().map_err(|e| Failure::system("epoll", e))?;
-    realtime::enter();
+    // A carrier that this process may start is in a hurry, too.
+    for words in realtime::enter("heartbeats", realtime::Memory::Touched, Children::Inherit) {
+        sys::warn!("sk-heartbeat: {words}");
+    }
+    let now = monotonic_ms();
+    let links = spec.links.len();
     let mut heart = Heart {
         emitter: Emitter::new("sk-heartbeat", &spec.node, &spec.module),
-        detector: Detector::new(monotonic_ms(), &watched),
-        ports,
-        state: None,
-        version: 0,
-        body: None,
-        bye: None,
-        packet: Vec::with_capacity(PACKET_LIMIT),
-        notices: Vec::with_capacity(8),
-        backlog: false,
+        keys,
+        incarnation: u64::from_ne_bytes(random),
+        runner,
+        round: round_ms(&spec.links),
+        place: Place::new(spec.carrier_directory())?,
+        tie: None,
+        detector: Some(Detector::new(now, &watched)),
+        retry_at: now,
+        retry_ms: RETRY_FIRST_MS,
+        grace_until: 0,
+        last_turn: now,
+        statement: None,
+        memory: Memory { links: vec![false; links], ..Memory::default() },
+        bye_by: None,
+        addresses: vec![None; links],
+        ready_fd,
+        complained: false,
+        watched,
+        spec,
     };
-    match heart.serve(poll, ready_fd) {
-        End::Orderly => Ok(()),
-        End::Failed(failure) => Err(failure),
+    match heart.serve(poll) {
+        Ok(()) | Err(End::Orderly) => Ok(()),
+        Err(End::Failed(failure)) => Err(failure),
     }
 }
 
 impl Heart {
-    fn serve(&mut self, poll: Poll, ready_fd: Option<i32>) -> End {
-        match self.serve_until(poll, ready_fd) {
-            Ok(()) => End::Orderly,
-            Err(end) => end,
-        }
-    }
-
-    fn serve_until(&mut self, mut poll: Poll, ready_fd: Option<i32>) -> Result<(), End> {
+    fn serve(&mut self, mut poll: Poll) -> Result<(), End> {
         let stdin = io::stdin();
         watch_stdin(&poll).map_err(|e| End::Failed(Failure::system("stdin must be a pipe, socket or terminal", e)))?;
         let mut orders = LineBuffer::new();
-        let mut events = Events::with_capacity(64);
-        self.open_ports(&poll)?;
-        announce_ready(ready_fd);
+        let mut events = Events::with_capacity(8);
         loop {
             let now = monotonic_ms();
-            let timeout = Duration::from_millis(self.next_deadline(now).saturating_sub(now));
+            if now.saturating_sub(self.last_turn) > CARRIER_ROUNDS * self.round {
+                self.grace_until = now + CARRIER_ROUNDS * self.round;
+            }
+            self.last_turn = now;
+            self.listen(now)?;
+            self.renew_keys(now);
+            self.reach(now, &poll);
+            self.judge(now)?;
+            if self.bye_by.is_some_and(|at| at <= now) {
+                self.bye_is_said()?;
+            }
+            let timeout = Duration::from_millis(self.deadline(now).saturating_sub(monotonic_ms()));
             match poll.poll(&mut events, Some(timeout)) {
                 Err(e) if e.kind() != io::ErrorKind::Interrupted => {
                     return Err(End::Failed(Failure::system("epoll", e)));
                 }
                 _ => {}
             }
-            for event in &events {
-                if event.token() == STDIN && !self.orders(&mut orders, &mut stdin.lock())? {
-                    return Ok(());
-                }
+            if events.iter().any(|e| e.token() == STDIN) && !self.orders(&mut orders, &mut stdin.lock())? {
+                return Ok(());
             }
-            // All sockets, whatever epoll said: mio is edge-triggered, and a batch may have left something.
-            self.backlog = false;
-            for link in 0..self.ports.len() {
-                self.receive(link)?;
-            }
-            let now = monotonic_ms();
-            self.detector.tick(now, &mut self.notices);
-            self.tell(None)?;
-            self.speak(now)?;
-            self.open_ports(&poll)?;
         }
     }
 
-    fn next_deadline(&self, now: u64) -> u64 {
-        if self.backlog {
-            return now;
-        }
-        // Once a pulse at least: the detector takes longer gaps for pauses of this process.
-        let pulse = self.ports.iter().map(Port::pulse_ms).min().unwrap_or(1000);
-        let speaking = self.body.is_some();
-        self.ports
-            .iter()
-            .map(|p| p.deadline(speaking))
-            .chain(self.detector.deadline())
-            .chain(self.bye.as_ref().map(|b| b.next))
+    fn deadline(&self, now: u64) -> u64 {
+        [self.tie.is_none().then_some(self.retry_at), self.detector.as_ref().and_then(Detector::deadline), self.bye_by]
+            .into_iter()
+            .flatten()
             .min()
             .unwrap_or(u64::MAX)
-            .min(now + pulse)
+            .min(now + self.round)
     }
+
+    /// A renewal of the cluster key reaches a heart that beats.
+    fn renew_keys(&mut self, now: u64) {
+        match self.keys.renewed(now) {
+            Ok(false) => {}
+            Ok(true) => {
+                let keys = Keys::of(self.keys.ring());
+                self.tell(&ToCarrier::Keys(keys));
+            }
+            Err(error) => sys::warn!("sk-heartbeat: {error}; the keys read before are used"),
+        }
+    }
+
+    // --- the carrier ---
+
+    /// Looks for a carrier, or after the one there is.
+    fn reach(&mut self, now: u64, poll: &Poll) {
+        self.place.tidy();
+        if let Some(tie) = &self.tie {
+            let (seen, patience) = match &tie.words {
+                Some(words) => {
+                    words.set(MEMBER_WORD, now);
+                    (words.get(CARRIER_WORD), CARRIER_ROUNDS * self.round)
+                }
+                None => (tie.since, ANSWER_MS.max(CARRIER_ROUNDS * self.round)),
+            };
+            if now < self.grace_until || now.saturating_sub(seen) <= patience {
+                return;
+            }
+            sys::warn!("sk-heartbeat: the carrier of this node's heartbeats hangs; it is replaced");
+            depose(&tie.process);
+            self.part(now);
+        }
+        if now < self.retry_at {
+            return;
+        }
+        match self.connect(now, poll) {
+            Ok(true) => return,
+            Ok(false) => self.place.fill(now),
+            Err(error) => {
+                if !std::mem::replace(&mut self.complained, true) {
+                    let place = self.place.socket();
+                    sys::warn!(
+                        "sk-heartbeat: the carrier at {} is not reached: {error}; trying again",
+                        place.display()
+                    );
+                }
+            }
+        }
+        self.retry_at = now + self.retry_ms;
+        self.retry_ms = (self.retry_ms * 2).min(RETRY_LAST_MS);
+    }
+
+    /// `false`: there is none.
+    fn connect(&mut self, now: u64, poll: &Poll) -> io::Result<bool> {
+        let channel = match Channel::connect(&self.place.socket()) {
+            Ok(channel) => channel,
+            Err(error) => {
+                return match Errno::from_io_error(&error) {
+                    Some(Errno::CONNREFUSED | Errno::NOENT) => Ok(false),
+                    _ => Err(error),
+                };
+            }
+        };
+        if !channel.is_ours()? {
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, "it belongs to another user"));
+        }
+        let Some(process) = channel.process()? else { return Ok(false) };
+        let attach = Attach {
+            protocol: PROTOCOL,
+            module: self.spec.module.clone(),
+            node: self.spec.node.clone(),
+            peer: self.spec.peer.clone(),
+            port: self.spec.port,
+            keys: Keys::of(self.keys.ring()),
+            incarnation: self.incarnation,
+            links: self.spec.links.clone(),
+            memory: self.memory.clone(),
+            statement: self.statement.clone(),
+        };
+        channel.send(&ToCarrier::Attach(Box::new(attach)), self.runner.as_ref().map(AsFd::as_fd))?;
+        poll.registry().register(&mut SourceFd(&channel.as_raw_fd()), CARRIER, Interest::READABLE)?;
+        self.tie = Some(Tie { channel, process, words: None, since: now });
+        Ok(true)
+    }
+
+    fn part(&mut self, now: u64) {
+        let answered = self.tie.take().is_some_and(|tie| tie.words.is_some());
+        if self.detector.is_none() {
+            self.detector = Some(Detector::resume(now, &self.watched, &self.memory.clone().into()));
+        }
+        // A successor of one that worked is there in a moment.
+        self.retry_ms = if answered { RETRY_FIRST_MS } else { self.retry_ms };
+        self.retry_at = if answered { now } else { now + self.retry_ms };
+    }
+
+    fn listen(&mut self, now: u64) -> Result<(), End> {
+        while let Some(tie) = &mut self.tie {
+            match tie.channel.receive() {
+                Ok(Received::Nothing) => return Ok(()),
+                Ok(Received::Record(ToMember::Attached { .. }, Some(fd))) => match SharedWords::open(fd) {
+                    Ok(words) => {
+                        words.set(MEMBER_WORD, now);
+                        tie.words = Some(words);
+                        self.detector = None;
+                        self.retry_ms = RETRY_FIRST_MS;
+                        self.complained = false;
+                        self.place.reached(now);
+                    }
+                    Err(error) => return Err(End::Failed(Failure::system("shared words", error))),
+                },
+                Ok(Received::Record(record, _)) => self.heard(now, record)?,
+                Ok(Received::Noise) => {}
+                Ok(Received::Closed) | Err(_) => self.part(now),
+            }
+        }
+        Ok(())
+    }
+
+    fn heard(&mut self, now: u64, record: ToMember) -> Result<(), End> {
+        match record {
+            ToMember::Older { protocol } => {
+                sys::warn!(
+                    "sk-heartbeat: the carrier speaks version {protocol}, this program {PROTOCOL}: it is asked to end"
+                );
+                self.tell(&ToCarrier::Yield);
+                self.part(now);
+            }
+            ToMember::Refused { reason } => {
+                if !std::mem::replace(&mut self.complained, true) {
+                    sys::warn!("sk-heartbeat: the carrier refuses: {reason}; trying again");
+                }
+                self.part(now);
+                self.retry_ms = RETRY_LAST_MS;
+                self.retry_at = now + RETRY_LAST_MS;
+            }
+            ToMember::LinkUp { link } => self.notice(Notice::LinkUp(link))?,
+            ToMember::LinkDown { link } => self.notice(Notice::LinkDown(link))?,
+            ToMember::PeerUp => self.notice(Notice::PeerUp)?,
+            ToMember::PeerDown => self.notice(Notice::PeerDown)?,
+            ToMember::PeerState { incarnation, version, bye, state } => {
+                self.memory.newest = Some((incarnation, version));
+                match serde_json::from_str::<Value>(&state) {
+                    Ok(state) => {
+                        let body = json!({"incarnation": incarnation, "bye": bye, "state": state});
+                        self.emitter.emit("peer_state", &body)?;
+                    }
+                    Err(error) => sys::warn!("sk-heartbeat: the peer published something else than JSON: {error}"),
+                }
+            }
+            ToMember::PeerGone { evidence } => self.emitter.emit("peer_gone", &json!({"evidence": evidence}))?,
+            ToMember::ByeDone => self.bye_is_said()?,
+            ToMember::Address { link, present } => self.address(link, present)?,
+            ToMember::WrongKey { from } => self.emitter.emit("wrong_key", &json!({"from": from}))?,
+            ToMember::Words { text } => sys::warn!("sk-heartbeat: {text}"),
+            ToMember::Attached { .. } | ToMember::Unknown => {}
+        }
+        Ok(())
+    }
+
+    fn address(&mut self, link: usize, present: bool) -> Result<(), End> {
+        let Some(known) = self.addresses.get_mut(link) else { return Ok(()) };
+        if known.replace(present) != Some(present) {
+            let ident = self.spec.links.get(link).map_or("", |l| &l.ident);
+            self.emitter.emit("local_address", &json!({"ident": ident, "present": present}))?;
+        }
+        if self.addresses.iter().all(Option::is_some) {
+            announce_ready(self.ready_fd.take());
+        }
+        Ok(())
+    }
+
+    /// Without a carrier nothing is heard: after the timeouts that is said, too.
+    fn judge(&mut self, now: u64) -> Result<(), End> {
+        let Some(detector) = &mut self.detector else { return Ok(()) };
+        let mut notices = Vec::new();
+        detector.tick(now, &mut notices);
+        notices.into_iter().try_for_each(|notice| self.notice(notice))
+    }
+
+    fn notice(&mut self, notice: Notice) -> Result<(), End> {
+        match notice {
+            Notice::LinkUp(n) | Notice::LinkDown(n) => {
+                let up = matches!(notice, Notice::LinkUp(_));
+                let (Some(link), Some(known)) = (self.spec.links.get(n), self.memory.links.get_mut(n)) else {
+                    return Ok(());
+                };
+                if std::mem::replace(known, up) != up {
+                    let kind = if up { "link_up" } else { "link_down" };
+                    self.emitter.emit(kind, &json!({"ident": link.ident}))?;
+                }
+            }
+            Notice::PeerUp => {
+                self.memory.judged = true;
+                self.emitter.emit("peer_up", &())?;
+            }
+            Notice::PeerDown => {
+                self.memory.judged = true;
+                self.memory.newest = None;
+                self.emitter.emit("peer_down", &())?;
+            }
+            // With its content, from the carrier.
+            Notice::PeerState => {}
+        }
+        Ok(())
+    }
+
+    /// Said to a carrier that is there; one that comes later is told with the attachment.
+    fn tell(&mut self, record: &ToCarrier) {
+        if let Some(tie) = &self.tie
+            && tie.channel.send(record, None).is_err()
+        {
+            // It does not read, or is gone.
+            self.part(self.last_turn);
+        }
+    }
+
+    // --- the runner ---
 
     /// Takes the orders that wait; `false` at the end of stdin or after `quit`.
     fn orders(&mut self, buffer: &mut LineBuffer, stdin: &mut impl io::Read) -> Result<bool, End> {
-        loop {
-            match buffer.read_from(stdin) {
-                Ok(0) => return Ok(false),
-                Ok(_) => {}
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(true),
-                Err(e) => return Err(End::Failed(Failure::system("stdin", e))),
-            }
-            while let Some(order) = buffer.next_message() {
-                if !self.order(order)? {
-                    return Ok(false);
-                }
-            }
-        }
+        let failed = |e| End::Failed(Failure::system("stdin", e));
+        buffer.take_waiting(stdin, failed, |order| self.order(order))
     }
 
     fn order(&mut self, order: Result<Message, LineError>) -> Result<bool, End> {
@@ -200,15 +420,18 @@ impl Heart {
                 }
             }
             "bye" => {
-                if self.state.is_some() {
-                    self.version += 1;
-                    self.bye = Some(Bye { left: BYES, next: monotonic_ms() });
+                if let Some(last) = self.statement.clone() {
+                    self.bye_by = Some(monotonic_ms() + BYE_MS);
+                    self.state(last.state, true);
                 } else {
                     // Nothing was ever said, so there is nothing to take back.
                     self.emitter.emit("done", &())?;
                 }
             }
-            "quit" => return Ok(false),
+            "quit" => {
+                self.tell(&ToCarrier::Leave);
+                return Ok(false);
+            }
             other => sys::warn!("sk-heartbeat: unknown order `{other}` skipped"),
         }
         Ok(true)
@@ -222,105 +445,26 @@ impl Heart {
             );
             return Ok(());
         }
-        if self.bye.take().is_some() {
+        self.bye_is_said()?;
+        if self.statement.as_ref().is_none_or(|s| s.bye || s.state != state) {
+            self.state(state, false);
+        }
+        Ok(())
+    }
+
+    fn state(&mut self, state: String, bye: bool) {
+        let version = self.statement.as_ref().map_or(0, |s| s.version) + 1;
+        let statement = Statement { version, bye, state };
+        self.statement = Some(statement.clone());
+        self.tell(&ToCarrier::Publish(statement));
+    }
+
+    fn bye_is_said(&mut self) -> Result<(), End> {
+        if self.bye_by.take().is_some() {
             self.emitter.emit("done", &())?;
         }
-        if self.body.is_none() || self.state.as_ref() != Some(&state) {
-            self.version += 1;
-        }
-        self.body = Some(body(self.version, false, &state));
-        self.state = Some(state);
-        let now = monotonic_ms();
-        for port in &mut self.ports {
-            port.next_pulse = now;
-        }
         Ok(())
     }
-
-    fn receive(&mut self, link: usize) -> Result<(), End> {
-        let mut buffer = [0; PACKET_LIMIT + 1];
-        for _ in 0..BATCH {
-            let Some(port) = self.ports.get_mut(link) else { return Ok(()) };
-            let Some((length, from)) = port.receive(&mut buffer) else { return Ok(()) };
-            let now = monotonic_ms();
-            match port.receiver.open(buffer.get(..length).unwrap_or_default()) {
-                Ok(received) => {
-                    let Ok(head) = serde_json::from_slice::<Head>(received.body) else { continue };
-                    self.detector.packet(now, link, received.incarnation, head.v, &mut self.notices);
-                    self.tell(Some((received.incarnation, received.body)))?;
-                }
-                Err(DatagramError::WrongKey) if port.may_complain(now) => {
-                    self.emitter.emit("wrong_key", &json!({"from": from.ip()}))?;
-                }
-                // Replays, foreign modules, noise: dropped.
-                Err(_) => {}
-            }
-        }
-        self.backlog = true;
-        Ok(())
-    }
-
-    /// Reports what the detector noticed. `packet` is the one it noticed it by.
-    fn tell(&mut self, packet: Option<(u64, &[u8])>) -> Result<(), End> {
-        for notice in self.notices.drain(..) {
-            let ident = |n: usize| json!({"ident": self.ports.get(n).map_or("", |p| &p.ident)});
-            match notice {
-                Notice::LinkUp(n) => self.emitter.emit("link_up", &ident(n))?,
-                Notice::LinkDown(n) => self.emitter.emit("link_down", &ident(n))?,
-                Notice::PeerUp => self.emitter.emit("peer_up", &())?,
-                Notice::PeerDown => self.emitter.emit("peer_down", &())?,
-                Notice::PeerState => {
-                    let Some((incarnation, body)) = packet else { continue };
-                    let Ok(value) = serde_json::from_slice::<Value>(body) else { continue };
-                    self.emitter.emit(
-                        "peer_state",
-                        &json!({"incarnation": incarnation, "bye": value["bye"] == true, "state": value["state"]}),
-                    )?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn open_ports(&mut self, poll: &Poll) -> Result<(), End> {
-        let now = monotonic_ms();
-        for port in &mut self.ports {
-            if let Some(present) = port.open(now, poll.registry()) {
-                self.emitter.emit("local_address", &json!({"ident": port.ident, "present": present}))?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Sends what is due.
-    fn speak(&mut self, now: u64) -> Result<(), End> {
-        let farewell = self.bye.as_ref().is_some_and(|b| now >= b.next);
-        if farewell && let Some(state) = &self.state {
-            self.body = Some(body(self.version, true, state));
-        }
-        if let Some(body) = &self.body {
-            for port in &mut self.ports {
-                let due = if self.bye.is_some() { farewell } else { port.pulse(now) };
-                if due {
-                    port.send(body, &mut self.packet);
-                }
-            }
-        }
-        if farewell && let Some(bye) = &mut self.bye {
-            bye.left -= 1;
-            bye.next = now + BYE_INTERVAL_MS;
-            if bye.left == 0 {
-                self.bye = None;
-                self.body = None;
-                self.emitter.emit("done", &())?;
-            }
-        }
-        Ok(())
-    }
-}
-
-fn body(version: u64, bye: bool, state: &str) -> Vec<u8> {
-    format!("{{\"v\":{version},\"bye\":{bye},\"state\":{state}}}").into_bytes()
 }
 
 fn watch_stdin(poll: &Poll) -> io::Result<()> {

@@ -1,7 +1,7 @@
 //! What does the runner want: which module, which peer, over which links?
 
 use crate::Failure;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -16,13 +16,15 @@ pub(crate) struct Spec {
     pub module: String,
     pub node: String,
     pub peer: String,
-    /// UDP, the same on both nodes.
+    /// UDP, the same on both nodes. Modules of the same port share one stream of packets.
     pub port: u16,
+    /// Directory where the heartbeats of this node find each other; without it the place follows from `SK_RUN`.
+    pub carrier: Option<PathBuf>,
     pub key_file: PathBuf,
     pub links: Vec<LinkSpec>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct LinkSpec {
     pub ident: String,
     pub local: IpAddr,
@@ -39,6 +41,10 @@ impl Spec {
             serde_json::from_slice(&text).map_err(|e| Failure::spec(format!("{}: {e}", path.display())))?;
         spec.check().map_err(|e| Failure::spec(format!("{}: {e}", path.display())))?;
         Ok(spec)
+    }
+
+    pub fn carrier_directory(&self) -> PathBuf {
+        self.carrier.clone().unwrap_or_else(|| sys::roots::Roots::from_environment().heartbeat_run())
     }
 
     fn check(&self) -> Result<(), String> {

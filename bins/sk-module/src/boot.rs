@@ -5,14 +5,24 @@ use sys::roots::{Roots, is_module_name};
 
 /// Starts the runner of every applied module; each runner decides by `boot="on|off|auto|ignore"` whether its module starts.
 pub(crate) fn boot(roots: &Roots) -> Result<u8, Failure> {
-    let mut worst = 0;
-    for module in applied_modules(roots)? {
-        if let Err(failure) = begin(roots, &module) {
-            sys::warn!("sk-module: {module}: {}", failure.message);
-            worst = failure.code;
-        }
-    }
-    Ok(worst)
+    let modules = applied_modules(roots)?;
+    // All at once: a module that cannot come up must not keep the others waiting.
+    let codes = std::thread::scope(|scope| {
+        let starts: Vec<_> = modules
+            .iter()
+            .map(|module| {
+                scope.spawn(move || match begin(roots, module) {
+                    Ok(()) => 0,
+                    Err(failure) => {
+                        sys::warn!("sk-module: {module}: {}", failure.message);
+                        failure.code
+                    }
+                })
+            })
+            .collect();
+        starts.into_iter().map(|start| start.join().unwrap_or(exit::SYSTEM)).max()
+    });
+    Ok(codes.unwrap_or(0))
 }
 
 /// A runner that is there already (after `shutdown` without a reboot) is told; otherwise one is started and knows.

@@ -4,6 +4,7 @@ use crate::{Failure, exit};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use sys::roots::module_name;
 
 const AFTER: &str = "\
 Exit codes:
@@ -16,6 +17,9 @@ Exit codes:
   100  wrong usage
   111  a system call failed
 `state -q` exits with the state: STOP 0, WAIT 1, ALONE 2, PRIM 3, SECOND 4.
+
+On other nodes too: sk-module -H HOSTS VERB …; HOSTS is \"*\" or node1,node2
+(see sk-cluster on, whose exit codes it then has).
 
 Examples:
   sk-module check /etc/sk/modules/postgresql/conf/userconfig.xml
@@ -47,8 +51,16 @@ impl Module {
             Failure::new(exit::USAGE, "which module?")
                 .hint("name it with -m AM, or set SAFEMODULE; sk-module list shows them")
         })?;
-        valid_module(&name).map_err(|message| Failure::new(exit::USAGE, message))
+        module_name(&name).map_err(|message| Failure::new(exit::USAGE, message))
     }
+}
+
+/// The form of what is printed.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct Form {
+    /// JSON lines
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -63,7 +75,7 @@ pub(crate) enum Verb {
     /// Run the module's runner in the foreground (for systemd or another supervisor)
     Run {
         /// Name of the module
-        #[arg(value_parser = valid_module)]
+        #[arg(value_parser = module_name)]
         module: String,
         /// Write a newline to this descriptor once commands are answered
         #[arg(long, value_name = "N")]
@@ -75,14 +87,22 @@ pub(crate) enum Verb {
     /// Keep the runner alive: restart it with back-off when it dies (hosts without systemd)
     Guard {
         /// Name of the module
-        #[arg(value_parser = valid_module)]
+        #[arg(value_parser = module_name)]
         module: String,
         /// The host has just booted: passed to the first runner
         #[arg(long)]
         boot: bool,
     },
-    /// Start the runners of all applied modules, at the boot of the host
-    Boot,
+    /// Start the runners of all applied modules, at the boot of the host; with a word, set or show what a module does then
+    Boot {
+        /// on, off: until the next configuration that says otherwise. status: of the module, or of all
+        action: Option<BootAction>,
+        #[command(flatten)]
+        module: Module,
+        /// JSON lines (status)
+        #[arg(long)]
+        json: bool,
+    },
     /// Check a userconfig.xml (and the cluster it will run in) and print every error and warning
     Check {
         /// The userconfig.xml to check
@@ -90,17 +110,90 @@ pub(crate) enum Verb {
         /// The cluster.xml to check against; default: the one in /etc/sk, when present
         #[arg(long, value_name = "FILE")]
         cluster: Option<PathBuf>,
+        /// What was found as JSON lines: severity, file, line, column, message, help; nothing when nothing was found
+        #[arg(long)]
+        json: bool,
     },
-    /// Apply the editable configuration of a stopped module; nothing changes when it has errors
+    /// Apply the editable configuration; nothing changes when it has errors. While the module is in ALONE, UP or WAIT (NotReady), only if
+    /// what differs may change then
     Config {
         #[command(flatten)]
         module: Module,
         /// Number of the module, the same on all nodes; ports derive from it. Default: the one applied before, else 1
         #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1000))]
         id: Option<u16>,
+        /// Only print what would change and which processes it touches; exit code 1 when it cannot be applied in the present state
+        #[arg(long, alias = "dry-run")]
+        plan: bool,
+        /// What is done, or would be, as one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Take the applied configuration of a stopped module away; its replicas, logs and history stay
+    Deconfig {
+        #[command(flatten)]
+        module: Module,
+    },
+    /// Check the editable configuration with everything that config checks, without applying it
+    Confcheck {
+        #[command(flatten)]
+        module: Module,
+        /// What was found in the files as JSON lines: severity, file, line, column, message, help
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print signature and date (seconds since 1970) of the editable and of the applied configuration
+    Confinfo {
+        #[command(flatten)]
+        module: Module,
+        /// JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Bring conf and bin of the module to other nodes; applied there if they are applied here
+    Push {
+        #[command(flatten)]
+        module: Module,
+        /// "*", or node1,node2; default: all other nodes
+        #[arg(short = 'H', long, value_name = "HOSTS")]
+        hosts: Option<String>,
+        /// Only the files: do not apply them
+        #[arg(long)]
+        only_files: bool,
+    },
+    /// Make the files of a first module, and of the cluster if there is none: asks on a terminal, takes flags; looks at this host, and prints the
+    /// next commands. Exit code of --check: 1 when something is missing
+    Init(crate::init::Answers),
+    /// Install a module from a package (.safe), a directory or a template: its editable configuration; then edit it, and apply it with config
+    Install {
+        #[command(flatten)]
+        module: Module,
+        /// A .safe file, a directory with conf and bin, or the name of a template; default: the template of the module's name
+        source: Option<String>,
+        /// Number of the module, the same on all nodes; default: that of the package, else the lowest free one
+        #[arg(short = 'M', long, value_parser = clap::value_parser!(u16).range(1..=1000))]
+        id: Option<u16>,
+        /// Replace the configuration of a module that is there; a package of the old one is kept in /var/lib/sk/backup
+        #[arg(short = 'r', long)]
+        reinstall: bool,
+    },
+    /// Take a stopped module from this node; a package of its configuration is kept, and replicas, logs and history stay
+    Uninstall {
+        #[command(flatten)]
+        module: Module,
+    },
+    /// Pack the editable configuration of a module into a new .safe file, for other nodes
+    Package {
+        #[command(flatten)]
+        module: Module,
+        /// The file to make; must not exist
+        file: PathBuf,
     },
     /// List the modules with their ids and states
     List {
+        /// List what install finds by name: templates, and packages kept of modules that were taken away
+        #[arg(long)]
+        available: bool,
         /// JSON lines
         #[arg(long)]
         json: bool,
@@ -126,6 +219,9 @@ pub(crate) enum Verb {
         /// Wait for a stable state
         #[arg(long)]
         wait: bool,
+        /// The next secondary compares and copies everything
+        #[arg(long)]
+        fullsync: bool,
     },
     /// Start as primary whatever the state of this node's data; the peer is then copied in full
     Primforce {
@@ -240,6 +336,8 @@ pub(crate) enum Verb {
         /// Go on with new lines until interrupted
         #[arg(short = 'f', long)]
         follow: bool,
+        #[command(flatten)]
+        form: Form,
     },
     /// Assign a resource (custom checkers)
     Set {
@@ -251,6 +349,12 @@ pub(crate) enum Verb {
         /// up, down or another value
         #[arg(short = 'v', long)]
         value: String,
+        /// Keep no history of this assignment
+        #[arg(short = 'n', long, conflicts_with = "history")]
+        no_history: bool,
+        /// Keep a history also when the value is the same
+        #[arg(short = 'l', long)]
+        history: bool,
         #[command(flatten)]
         automatic: Automatic,
     },
@@ -261,6 +365,9 @@ pub(crate) enum Verb {
         /// class.id
         #[arg(short = 'r', long)]
         resource: String,
+        /// JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Allow or forbid automatic failover; give it on both nodes
     Failover {
@@ -268,6 +375,142 @@ pub(crate) enum Verb {
         module: Module,
         /// on or off
         value: OnOff,
+    },
+    /// Farm with scriptcontrol="on": open or close the traffic of this node
+    Setgroups {
+        #[command(flatten)]
+        module: Module,
+        /// all (open) or none (close)
+        value: Traffic,
+    },
+    /// Switch all checkers of the module on or off, until the opposite or the next config, also while it is stopped
+    Checker {
+        #[command(flatten)]
+        module: Module,
+        /// on or off
+        value: OnOff,
+    },
+    /// Supervision of processes: enable or disable a class, switch all of it on or off, list
+    Errd {
+        /// on and off hold until the opposite or the next config, also while the module is stopped
+        action: ErrdAction,
+        /// Class of processes, for enable and disable
+        class: Option<String>,
+        #[command(flatten)]
+        module: Module,
+        /// JSON (list)
+        #[arg(long)]
+        json: bool,
+    },
+    /// Set the counter of automatic actions (maxloop) to zero
+    Resetloop {
+        #[command(flatten)]
+        module: Module,
+        /// Who asks
+        #[arg(short = 'i', long)]
+        _identity: Option<String>,
+    },
+    /// Count one more automatic action; exit code 1 when the limit is reached
+    Incloop {
+        #[command(flatten)]
+        module: Module,
+        /// Who asks
+        #[arg(short = 'i', long)]
+        identity: String,
+    },
+    /// Exit code 1 when the limit of automatic actions is reached inside the interval, else 0
+    Checkloop {
+        #[command(flatten)]
+        module: Module,
+    },
+    /// Read names and addresses of the cluster again and run the script update; in ALONE, UP and WAIT
+    Update {
+        #[command(flatten)]
+        module: Module,
+    },
+    /// Wait for the end of a start: serving or following. Exit code 1 when the module is in STOP
+    Waitstart {
+        #[command(flatten)]
+        module: Module,
+        /// Give up after this time (exit code 4)
+        #[arg(long, value_name = "TIME")]
+        timeout: Option<humantime::Duration>,
+    },
+    /// Wait for the end of a stop
+    Waitstop {
+        #[command(flatten)]
+        module: Module,
+        /// Give up after this time (exit code 4)
+        #[arg(long, value_name = "TIME")]
+        timeout: Option<humantime::Duration>,
+    },
+    /// Print what resources were, and when; bounded, and kept over stops and reboots
+    History {
+        #[command(flatten)]
+        module: Module,
+        /// class.id; default: all
+        #[arg(short = 'r', long)]
+        resource: Option<String>,
+        /// Number of assignments
+        #[arg(short = 's', long, default_value_t = 300)]
+        lines: usize,
+        /// JSON lines
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print host, system and version; with a module, also what its script level says
+    Level {
+        #[command(flatten)]
+        module: Module,
+        /// JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Save the module's log into a new file
+    Logsave {
+        #[command(flatten)]
+        module: Module,
+        /// Verbose: also the levels I, W and D
+        #[arg(short = 'A', long)]
+        all: bool,
+        /// Absolute path; must not exist
+        file: PathBuf,
+    },
+    /// Print the commands that changed something on this node: who, from where, with which exit code
+    Cmdlog {
+        /// Number of lines
+        #[arg(short = 's', long, default_value_t = 300)]
+        lines: usize,
+        #[command(flatten)]
+        form: Form,
+    },
+    /// Is this installation healthy? What is not, with the remedy. Exit code 1 when something fails or will fail
+    Doctor {
+        /// JSON lines: check, level (ok, warn, error), words, remedy
+        #[arg(long)]
+        json: bool,
+        /// Only what is not good
+        #[arg(short = 'q', long)]
+        quiet: bool,
+        /// Do not ask the other nodes
+        #[arg(long)]
+        offline: bool,
+    },
+    /// Pack logs, journals, configurations, states and facts of this node into one archive, without passwords and keys; of all modules
+    /// when none is named
+    Snapshot {
+        #[command(flatten)]
+        module: Module,
+        /// Absolute path (.tar.gz); must not exist
+        file: PathBuf,
+    },
+    /// Print the failover rules, whether each holds now, and what it waits for; of all modules when none is named
+    Rules {
+        #[command(flatten)]
+        module: Module,
+        /// JSON lines
+        #[arg(long)]
+        json: bool,
     },
     /// Print what a transition would run, without running it
     Plan {
@@ -282,15 +525,117 @@ pub(crate) enum Verb {
         /// start, stop, stopstart, stopwait, restart or swap
         #[arg(long, default_value = "start")]
         action: String,
+        #[command(flatten)]
+        form: Form,
     },
-    /// Take the decisions of a journal again and compare them with what was decided
+    /// Take the decisions of journals again and compare them with what was decided; works on any machine.
+    /// Exit codes: 0 all the same; 1 the first difference is printed; 2 inputs are missing or damaged
     Replay {
-        /// A module's journal.jsonl
-        file: PathBuf,
+        /// Journals of a module, oldest first (journal.1.jsonl journal.jsonl); each can be replayed alone
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
         /// Only the verdict
         #[arg(short = 'q', long)]
         quiet: bool,
+        #[command(flatten)]
+        form: Form,
     },
+    /// Say in words why the module is in its state: rule, resources, peer, data, what would change it, and the last decisive inputs
+    Explain {
+        #[command(flatten)]
+        module: Module,
+        /// Journals to explain from, oldest first; default: those of the module on this node
+        #[arg(value_name = "FILE")]
+        files: Vec<PathBuf>,
+        /// As it was then: 2026-11-20T10:00:00Z, "2026-11-20 10:00:00" (here), or 10:00:00 (today)
+        #[arg(long, value_name = "TIME")]
+        at: Option<String>,
+        /// JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum BootAction {
+    On,
+    Off,
+    Status,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum ErrdAction {
+    Enable,
+    Disable,
+    On,
+    Off,
+    List,
+}
+
+impl Verb {
+    /// Commands that belong into the command log.
+    pub fn changes_something(&self) -> bool {
+        match self {
+            Self::Boot { action, .. } => !matches!(action, Some(BootAction::Status)),
+            Self::Errd { action, .. } => !matches!(action, ErrdAction::List),
+            Self::Config { plan, .. } => !plan,
+            Self::Deconfig { .. }
+            | Self::Install { .. }
+            | Self::Init(_)
+            | Self::Uninstall { .. }
+            | Self::ClusterKey { .. }
+            | Self::Start { .. }
+            | Self::Prim { .. }
+            | Self::Primforce { .. }
+            | Self::Second { .. }
+            | Self::Stop { .. }
+            | Self::Forcestop { .. }
+            | Self::Restart { .. }
+            | Self::Stopstart { .. }
+            | Self::Swap { .. }
+            | Self::Shutdown
+            | Self::Snapshot { .. }
+            | Self::Failover { .. }
+            | Self::Checker { .. }
+            | Self::Resetloop { .. }
+            | Self::Update { .. } => true,
+            // Assignments of checkers would drown the rest.
+            _ => false,
+        }
+    }
+
+    /// The module meant, for the command log.
+    pub fn module_name(&self) -> Option<String> {
+        match self {
+            Self::Boot { module, .. }
+            | Self::Errd { module, .. }
+            | Self::Config { module, .. }
+            | Self::Deconfig { module }
+            | Self::Install { module, .. }
+            | Self::Uninstall { module }
+            | Self::Start { module, .. }
+            | Self::Prim { module, .. }
+            | Self::Primforce { module, .. }
+            | Self::Second { module, .. }
+            | Self::Stop { module, .. }
+            | Self::Forcestop { module, .. }
+            | Self::Restart { module, .. }
+            | Self::Stopstart { module, .. }
+            | Self::Swap { module, .. }
+            | Self::Snapshot { module, .. }
+            | Self::Failover { module, .. }
+            | Self::Checker { module, .. }
+            | Self::Resetloop { module, .. }
+            | Self::Update { module, .. } => module.name().ok(),
+            _ => None,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Traffic {
+    All,
+    None,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -313,19 +658,25 @@ pub(crate) fn parse() -> Result<Cli, ExitCode> {
     })
 }
 
-fn valid_module(name: &str) -> Result<String, String> {
-    if sys::roots::is_module_name(name) {
-        Ok(name.to_owned())
+fn valid_state(name: &str) -> Result<String, String> {
+    let upper = name.to_ascii_uppercase();
+    if ["STOP", "WAIT", "ALONE", "PRIM", "SECOND", "UP"].contains(&upper.as_str()) {
+        Ok(upper)
     } else {
-        Err(format!("{name:?} is no module name: use letters, digits, '_', '-' and '.'"))
+        Err(format!("{name:?} is no state of a module: STOP, WAIT, ALONE, PRIM, SECOND, UP"))
     }
 }
 
-fn valid_state(name: &str) -> Result<String, String> {
-    let upper = name.to_ascii_uppercase();
-    if ["STOP", "WAIT", "ALONE", "PRIM", "SECOND"].contains(&upper.as_str()) {
-        Ok(upper)
-    } else {
-        Err(format!("{name:?} is no state of a mirror: STOP, WAIT, ALONE, PRIM, SECOND"))
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_state_can_be_waited_for_and_planned() {
+        for state in ["STOP", "WAIT", "ALONE", "PRIM", "SECOND", "UP", "up"] {
+            assert!(Cli::try_parse_from(["sk-module", "waitstate", "-m", "web", state]).is_ok(), "{state}");
+            assert!(Cli::try_parse_from(["sk-module", "plan", "-m", "web", "WAIT", state]).is_ok(), "{state}");
+        }
+        assert!(Cli::try_parse_from(["sk-module", "plan", "-m", "web", "WAIT", "GREEN"]).is_err());
     }
 }

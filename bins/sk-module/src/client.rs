@@ -1,7 +1,7 @@
 //! How does a command reach a module's runner: the control socket, from the asking side.
 
 use crate::boot::applied_modules;
-use crate::cli::OnOff;
+use crate::progress::Progress;
 use crate::{Failure, exit};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -44,6 +44,8 @@ pub(crate) fn ask(roots: &Roots, module: &str, request: &Value) -> Result<Option
         if e.kind() == std::io::ErrorKind::WouldBlock {
             Failure::new(exit::TIMEOUT, format!("the runner of {module} does not answer"))
                 .hint(format!("see {}/log", roots.module_var(module).display()))
+        } else if matches!(e.kind(), std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::BrokenPipe) {
+            Failure::new(exit::NO_RUNNER, format!("the runner of {module} ended while it was asked"))
         } else {
             Failure::system(format!("the runner of {module}"), e)
         }
@@ -64,11 +66,9 @@ pub(crate) fn ask(roots: &Roots, module: &str, request: &Value) -> Result<Option
     Ok(Some(reply))
 }
 
-fn origin() -> String {
-    nix::unistd::User::from_uid(nix::unistd::getuid())
-        .ok()
-        .flatten()
-        .map_or_else(|| nix::unistd::getuid().to_string(), |user| user.name)
+/// Who asks.
+pub(crate) fn origin() -> String {
+    sys::commands::caller()
 }
 
 /// Makes sure that the module has a runner: by systemd where it rules, else by a detached guard.
@@ -80,6 +80,7 @@ pub(crate) fn ensure_runner(roots: &Roots, module: &str, boot: bool) -> Result<(
         return Err(Failure::new(exit::BAD_CONFIGURATION, format!("module {module} has no applied configuration"))
             .hint(format!("apply it with: sk-module config -m {module}")));
     }
+    crate::guard::remember_boot(roots, module, !boot)?;
     if Path::new("/run/systemd/system").exists() && unit_is_known(module) {
         let status = Command::new("systemctl")
             .args(["start", &format!("sk-module@{module}.service")])
@@ -122,7 +123,7 @@ fn spawn_guard(roots: &Roots, module: &str, boot: bool) -> Result<(), Failure> {
         .append(true)
         .open(run.join("runner.err"))
         .map_err(|e| Failure::system(run.join("runner.err").display(), e))?;
-    let program = std::env::current_exe().map_err(|e| Failure::system("own program file", e))?;
+    let program = sys::program::own().map_err(|e| Failure::system("own program file", e))?;
     let mut command = Command::new(program);
     command.args(["guard", module]);
     if boot {
@@ -207,11 +208,13 @@ pub(crate) fn state_pair(roots: &Roots, module: &str) -> Result<(String, String,
 /// Waits until the verb's work is done: no transition runs and none is queued.
 fn wait_stable(roots: &Roots, module: &str, verb: &str, limit: Option<Duration>) -> Result<u8, Failure> {
     let deadline = limit.map(|l| Instant::now() + l);
+    let mut progress = Progress::new();
     loop {
         let (state, readiness, reply) = state_pair(roots, module)?;
         let busy = reply["busy"].as_bool().unwrap_or(false);
         if readiness != "Transient" && !busy {
-            println!("{state} {readiness}");
+            drop(progress);
+            say!("{state} {readiness}");
             let wanted = match verb {
                 "stop" | "forcestop" | "shutdown" => state == "STOP",
                 "prim" | "primforce" => state == "ALONE" || state == "PRIM",
@@ -232,6 +235,7 @@ fn wait_stable(roots: &Roots, module: &str, verb: &str, limit: Option<Duration>)
         if deadline.is_some_and(|d| Instant::now() >= d) {
             return Err(Failure::new(exit::TIMEOUT, format!("module {module} is still in {state} {readiness}")));
         }
+        progress.show(module, &state, &readiness, &reply);
         std::thread::sleep(Duration::from_millis(50));
     }
 }
@@ -239,8 +243,9 @@ fn wait_stable(roots: &Roots, module: &str, verb: &str, limit: Option<Duration>)
 /// Waits for a stable state by name.
 pub(crate) fn wait_state(roots: &Roots, module: &str, wanted: &str, limit: Option<Duration>) -> Result<u8, Failure> {
     let deadline = limit.map(|l| Instant::now() + l);
+    let mut progress = Progress::new();
     loop {
-        let (state, readiness, _) = state_pair(roots, module)?;
+        let (state, readiness, reply) = state_pair(roots, module)?;
         if state == wanted && readiness != "Transient" && (readiness == "Ready" || matches!(wanted, "STOP" | "WAIT")) {
             return Ok(0);
         }
@@ -250,33 +255,99 @@ pub(crate) fn wait_state(roots: &Roots, module: &str, wanted: &str, limit: Optio
                 format!("module {module} is in {state} {readiness}, not in {wanted}, at the end of the time given"),
             ));
         }
+        progress.show(module, &state, &readiness, &reply);
         std::thread::sleep(Duration::from_millis(50));
     }
 }
 
-pub(crate) fn set(
-    roots: &Roots,
-    module: &str,
-    resource: &str,
-    value: &str,
-    identity: Option<String>,
-) -> Result<u8, Failure> {
-    let request = json!({"verb": "set", "resource": resource, "value": value, "identity": identity});
-    ask(roots, module, &request)?.map(|_| 0).ok_or_else(|| no_runner(module))
+pub(crate) fn set(roots: &Roots, module: &str, request: &Value) -> Result<u8, Failure> {
+    ask(roots, module, request)?.map(|_| 0).ok_or_else(|| no_runner(module))
 }
 
-pub(crate) fn get(roots: &Roots, module: &str, resource: &str) -> Result<u8, Failure> {
-    let reply = ask(roots, module, &json!({"verb": "get", "resource": resource}))?.ok_or_else(|| no_runner(module))?;
-    println!("{}", reply["value"].as_str().unwrap_or_default());
+/// The value now; without a runner, the last one that was kept.
+pub(crate) fn get(roots: &Roots, module: &str, resource: &str, as_json: bool) -> Result<u8, Failure> {
+    let value = match ask(roots, module, &json!({"verb": "get", "resource": resource}))? {
+        Some(reply) => reply["value"].as_str().unwrap_or_default().to_owned(),
+        None => match crate::history::latest(&roots.module_var(module)).remove(resource) {
+            Some(kept) => kept.value,
+            None => {
+                return Err(Failure::new(exit::REFUSED, format!("no resource {resource:?}"))
+                    .hint("list them with: sk-module state -v"));
+            }
+        },
+    };
+    if as_json {
+        say!("{}", json!({"module": module, "resource": resource, "value": value}));
+    } else {
+        say!("{value}");
+    }
     Ok(0)
 }
 
-pub(crate) fn failover(roots: &Roots, module: &str, value: OnOff) -> Result<u8, Failure> {
+/// A request that only a runner can answer; exit code 1 when `reached` is true in its reply (`incloop`, `checkloop`).
+pub(crate) fn order(roots: &Roots, module: &str, request: &Value) -> Result<u8, Failure> {
+    let reply = ask(roots, module, request)?.ok_or_else(|| no_runner(module))?;
+    Ok(u8::from(reply["reached"] == json!(true)))
+}
+
+/// `errd list`.
+pub(crate) fn errd_list(roots: &Roots, module: &str, as_json: bool) -> Result<u8, Failure> {
+    let reply = ask(roots, module, &json!({"verb": "errd", "action": "list"}))?.ok_or_else(|| no_runner(module))?;
+    if as_json {
+        return sys::failure::put(&reply.to_string()).map(|()| 0);
+    }
+    if reply["off"] == json!(true) {
+        sys::failure::put("errd is off")?;
+    }
+    let classes: Vec<&str> = reply["classes"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    sys::failure::put(&format!("classes enabled: {}", classes.join(" ")))?;
+    for process in reply["processes"].as_array().into_iter().flatten() {
+        let text = |name: &str| process[name].as_str().unwrap_or_default();
+        sys::failure::put(&format!("{:<32} {:<16} {}", text("name"), text("value"), text("t")))?;
+    }
+    Ok(0)
+}
+
+/// Whether a start or stop has come to its end.
+pub(crate) enum End {
+    /// Serving or following; a module that stopped again is an error, one that waits for something is waited for.
+    Start,
+    Stop,
+}
+
+/// `waitstart`, `waitstop`.
+pub(crate) fn wait_end(roots: &Roots, module: &str, end: &End, limit: Option<Duration>) -> Result<u8, Failure> {
+    let deadline = limit.map(|l| Instant::now() + l);
+    let mut progress = Progress::new();
+    loop {
+        let (state, readiness, reply) = state_pair(roots, module)?;
+        let settled = readiness != "Transient" && reply["busy"] != json!(true);
+        match end {
+            End::Stop if state == "STOP" && settled => return Ok(0),
+            End::Start if state == "STOP" && settled => {
+                return Err(Failure::new(
+                    exit::REFUSED,
+                    format!("module {module} is in STOP: it was not started, or it stopped again"),
+                ));
+            }
+            End::Start if !matches!(state.as_str(), "STOP" | "WAIT") && settled && readiness == "Ready" => {
+                return Ok(0);
+            }
+            _ => {}
+        }
+        if deadline.is_some_and(|d| Instant::now() >= d) {
+            return Err(Failure::new(exit::TIMEOUT, format!("module {module} is still in {state} {readiness}")));
+        }
+        progress.show(module, &state, &readiness, &reply);
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// `SETGROUPS`: answered when the filter has it.
+pub(crate) fn set_groups(roots: &Roots, module: &str, value: crate::cli::Traffic) -> Result<u8, Failure> {
     let value = match value {
-        OnOff::On => "on",
-        OnOff::Off => "off",
+        crate::cli::Traffic::All => "all",
+        crate::cli::Traffic::None => "none",
     };
-    ask(roots, module, &json!({"verb": "failover", "value": value, "origin": origin()}))?
-        .map(|_| 0)
-        .ok_or_else(|| no_runner(module))
+    ask(roots, module, &json!({"verb": "setgroups", "value": value}))?.map(|_| 0).ok_or_else(|| no_runner(module))
 }

@@ -3,16 +3,34 @@
 use crate::{Failure, exit};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;
+use std::fs;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
+use sys::roots::Roots;
 
 const FIRST_DELAY: Duration = Duration::from_millis(100);
 const LONGEST_DELAY: Duration = Duration::from_secs(10);
 
+/// Notes whether the boot of the host was acted upon for this module, or is to be. Gone after a reboot.
+pub(crate) fn remember_boot(roots: &Roots, module: &str, done: bool) -> Result<(), Failure> {
+    let mark = booted(roots, module);
+    let noted = if done {
+        fs::create_dir_all(roots.module_run(module)).and_then(|()| fs::write(&mark, b""))
+    } else {
+        sys::files::remove(&mark)
+    };
+    noted.map_err(|e| Failure::system(mark.display(), e))
+}
+
+fn booted(roots: &Roots, module: &str) -> PathBuf {
+    roots.module_run(module).join("booted")
+}
+
 /// Runs `sk-module run` again and again until it ends by itself (exit 0), cannot ever work (bad configuration, already running),
 /// or this process is asked to end (SIGTERM is passed on).
-pub(crate) fn guard(module: &str, boot: bool) -> Result<u8, Failure> {
-    let program = std::env::current_exe().map_err(|e| Failure::system("own program file", e))?;
+pub(crate) fn guard(roots: &Roots, module: &str, boot: bool) -> Result<u8, Failure> {
+    let program = sys::program::own().map_err(|e| Failure::system("own program file", e))?;
     let mut watched = SigSet::empty();
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGCHLD] {
         watched.add(signal);
@@ -20,7 +38,9 @@ pub(crate) fn guard(module: &str, boot: bool) -> Result<u8, Failure> {
     // Blocked, so that a signal between two waits is not lost; the runner sets its own mask.
     watched.thread_block().map_err(|e| Failure::system("signal mask", e))?;
     let mut delay = FIRST_DELAY;
-    let mut boot = boot;
+    // A unit says `--boot` whenever it is started: by a command, or again after the death of this process. The host boots once.
+    let mut boot = boot && !booted(roots, module).exists();
+    remember_boot(roots, module, true)?;
     loop {
         let mut command = Command::new(&program);
         command.args(["run", module]);

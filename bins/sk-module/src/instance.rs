@@ -1,9 +1,10 @@
 //! What is this module on this node: its applied configuration, its places, and what its children must be told.
 
-use crate::{Failure, configure, exit};
+mod arbiter;
+
+use crate::{Failure, configure, exit, supervision};
 use automaton::{DefaultPrimary, Persisted, Settings};
 use serde_json::{Value, json};
-use std::net::{IpAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use sys::roots::Roots;
@@ -32,15 +33,24 @@ pub(crate) struct Instance {
     pub module: String,
     pub id: u16,
     pub node: String,
-    pub peer: String,
-    roots: Roots,
-    config: config::Module,
-    links: config::Links,
+    /// Mirror: the other node.
+    pub peer: Option<String>,
+    pub(crate) roots: Roots,
+    pub(crate) config: config::Module,
+    pub(crate) network: Network,
+}
+
+/// How this node reaches the others of the module.
+pub(crate) enum Network {
+    Mirror(config::Links),
+    Farm(config::FarmLinks),
+    None,
 }
 
 impl Instance {
     /// Reads the applied configuration and the cluster's, and finds this node in it.
     pub fn load(roots: &Roots, module: &str) -> Result<Self, Failure> {
+        configure::recover(roots, module);
         let path = roots.module_active(module).join("conf/userconfig.xml");
         if !path.exists() {
             return Err(Failure::new(exit::BAD_CONFIGURATION, format!("module {module} has no applied configuration"))
@@ -48,6 +58,26 @@ impl Instance {
         }
         let (config, cluster) = configure::read(roots, &path)?;
         Self::assemble(roots, module, applied_id(roots, module).unwrap_or(1), config, &cluster)
+    }
+
+    /// The same without words for people; None when it cannot be read.
+    pub fn load_quietly(roots: &Roots, module: &str) -> Option<Self> {
+        Self::read_quietly(roots, module, &roots.module_active(module))
+    }
+
+    /// What the runner is to become: the staged configuration, with the cluster as it is now.
+    pub fn load_staged(roots: &Roots, module: &str) -> Option<Self> {
+        Self::read_quietly(roots, module, &configure::staged(roots, module))
+    }
+
+    fn read_quietly(roots: &Roots, module: &str, root: &Path) -> Option<Self> {
+        let (cluster, _) = config::load_cluster(&roots.cluster_xml());
+        let (config, _) = config::load_module(&root.join("conf/userconfig.xml"), &|name| std::env::var(name).ok());
+        let (cluster, config) = (cluster?, config?);
+        if config::check_module_against_cluster(&config, &cluster).has_errors() {
+            return None;
+        }
+        Self::assemble(roots, module, id_in(root).unwrap_or(1), config, &cluster).ok()
     }
 
     /// Joins a checked configuration and a cluster. The node is found by its addresses, or named by `SK_NODE`.
@@ -59,13 +89,27 @@ impl Instance {
         cluster: &config::Cluster,
     ) -> Result<Self, Failure> {
         let node = own_node(roots, cluster)?;
-        let links = config::links(&config, cluster, &node).ok_or_else(|| {
+        let network = match &config.mode {
+            config::Mode::Mirror(_) => config::links(&config, cluster, &node).map(Network::Mirror),
+            config::Mode::Farm(_) => config::farm_links(&config, cluster, &node).map(Network::Farm),
+            config::Mode::Light => Some(Network::None),
+        };
+        let network = network.ok_or_else(|| {
             Failure::new(exit::BAD_CONFIGURATION, format!("module {module} does not run on node {node}")).hint(format!(
                 "check it: sk-module check {}",
                 roots.module_source(module).join("conf/userconfig.xml").display()
             ))
         })?;
-        Ok(Self { module: module.to_owned(), id, node, peer: links.peer.clone(), roots: roots.clone(), config, links })
+        let peer = match &network {
+            Network::Mirror(links) => Some(links.peer.clone()),
+            Network::Farm(_) | Network::None => None,
+        };
+        Ok(Self { module: module.to_owned(), id, node, peer, roots: roots.clone(), config, network })
+    }
+
+    /// What the applied file says.
+    pub fn config(&self) -> &config::Module {
+        &self.config
     }
 
     // --- places ---
@@ -91,8 +135,7 @@ impl Instance {
 
     /// One of our commands: beside this program, else in `SAFE/bin`.
     pub fn program(&self, name: &str) -> String {
-        let beside = std::env::current_exe().ok().and_then(|p| p.parent().map(|d| d.join(name))).filter(|p| p.exists());
-        beside.unwrap_or_else(|| self.roots.safe.join("bin").join(name)).display().to_string()
+        sys::program::beside(name).unwrap_or_else(|| self.roots.safe.join("bin").join(name)).display().to_string()
     }
 
     /// Variables of the module's scripts.
@@ -148,10 +191,16 @@ impl Instance {
         let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
         let timeout = millis(self.config.heartbeat_timeout());
         Settings {
+            mode: match self.config.mode {
+                config::Mode::Mirror(_) => automaton::Mode::Mirror,
+                config::Mode::Farm(_) => automaton::Mode::Farm,
+                config::Mode::Light => automaton::Mode::Light,
+            },
             node: self.node.clone(),
-            peer: self.peer.clone(),
+            peer: self.peer.clone().unwrap_or_default(),
             replicated: self.config.rfs.is_some(),
             has_vip: self.config.vip.is_some(),
+            script_control: self.config.vip.as_ref().is_some_and(|v| v.script_control),
             has_scripts: user.is_some(),
             failover: service.failover,
             default_primary: match &service.default_prim {
@@ -166,15 +215,29 @@ impl Instance {
             force_stop_timeout_ms: user.map_or(300_000, |u| millis(u.force_stop_timeout)),
             heartbeat_timeout_ms: timeout,
             stream_grace_ms: timeout.min(STREAM_GRACE_MS),
+            supervision: supervision::supervision(&self.config),
+            arbiter: self.arbiter(),
+            sync_delta_ms: self.config.rfs.as_ref().and_then(|r| r.sync_delta).map_or(0, millis),
         }
     }
 
+    /// `mirror`, `farm` or `light`.
+    pub fn mode(&self) -> &'static str {
+        self.config.mode.as_str()
+    }
+
+    /// The command `boot on|off`, else the attribute.
     pub fn boot_policy(&self) -> BootPolicy {
-        match self.config.service.boot {
-            config::Boot::On => BootPolicy::On,
-            config::Boot::Auto => BootPolicy::Auto,
-            config::Boot::Off | config::Boot::Ignore => BootPolicy::Off,
+        match (crate::switches::stored_boot(&self.user_var()), self.config.service.boot) {
+            (Some(true), _) | (None, config::Boot::On) => BootPolicy::On,
+            (None, config::Boot::Auto) => BootPolicy::Auto,
+            (Some(false), _) | (None, config::Boot::Off | config::Boot::Ignore) => BootPolicy::Off,
         }
+    }
+
+    /// The attribute `boot` leaves the decision to the command.
+    pub fn ignores_boot(&self) -> bool {
+        self.config.service.boot == config::Boot::Ignore
     }
 
     pub fn boot_delay(&self) -> Duration {
@@ -193,21 +256,11 @@ impl Instance {
 
     /// `errd off` given by command; kept until `errd on` or the next `config`.
     pub fn errd_is_off(&self) -> bool {
-        self.errd_switch().exists()
+        self.user_var().join(ERRD_OFF).exists()
     }
 
     pub fn switch_errd(&self, on: bool) -> std::io::Result<()> {
-        if !on {
-            return sys::files::write_durably(&self.errd_switch(), b"", 0o600);
-        }
-        match std::fs::remove_file(self.errd_switch()) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
-            _ => sys::files::sync_directory(&self.user_var()),
-        }
-    }
-
-    fn errd_switch(&self) -> PathBuf {
-        self.user_var().join(ERRD_OFF)
+        switch_errd(&self.user_var(), on)
     }
 
     pub fn save_core(&self, core: &Persisted) -> std::io::Result<()> {
@@ -216,22 +269,22 @@ impl Instance {
 
     // --- children ---
 
-    pub fn heartbeat_spec(&self) -> Value {
-        let links: Vec<Value> = self
-            .links
+    pub fn heartbeat_spec(&self) -> Option<Value> {
+        let Network::Mirror(links) = &self.network else { return None };
+        let beats: Vec<Value> = links
             .heartbeats
             .iter()
             .map(|l| {
                 json!({
-                    "ident": l.ident, "local": numeric(&l.addresses.local), "peer": numeric(&l.addresses.peer),
+                    "ident": l.ident, "local": sys::node::numeric(&l.addresses.local), "peer": sys::node::numeric(&l.addresses.peer),
                     "pulse_ms": l.pulse.as_millis() as u64, "timeout_ms": l.timeout.as_millis() as u64,
                 })
             })
             .collect();
-        json!({
-            "module": self.module, "node": self.node, "peer": self.peer, "port": self.config.heart_port(self.id),
-            "key_file": self.roots.cluster_key(), "links": links,
-        })
+        Some(json!({
+            "module": self.module, "node": self.node, "peer": self.peer, "port": self.config.heart_port(),
+            "carrier": self.roots.heartbeat_run(), "key_file": self.roots.cluster_key(), "links": beats,
+        }))
     }
 
     pub fn errd_spec(&self) -> Option<Value> {
@@ -241,7 +294,7 @@ impl Instance {
             .iter()
             .map(|p| {
                 json!({
-                    "name": p.name, "name_regex": p.name_regex, "arg_regex": p.arg_regex, "atleast": p.at_least,
+                    "name": p.name, "service": p.service, "restart_services": p.restart_services, "name_regex": p.name_regex, "arg_regex": p.arg_regex, "atleast": p.at_least,
                     "atmax": p.at_max, "action": p.action.as_str(), "class": p.class, "start_after": p.start_after,
                 })
             })
@@ -253,27 +306,31 @@ impl Instance {
 
     pub fn virtual_addresses(&self) -> Vec<String> {
         let interfaces = self.config.vip.iter().flat_map(|v| v.interfaces.iter());
-        interfaces.flat_map(|i| i.addresses.iter()).map(|a| numeric(&a.addr)).collect()
+        interfaces.flat_map(|i| i.addresses.iter()).map(|a| sys::node::numeric(&a.addr)).collect()
     }
 
     /// Whether `check="on"` asks for a resource `ip.ADDRESS`.
     pub fn checks_address(&self, address: &str) -> bool {
         let interfaces = self.config.vip.iter().flat_map(|v| v.interfaces.iter());
-        interfaces.flat_map(|i| i.addresses.iter()).any(|a| a.check && numeric(&a.addr) == address)
+        interfaces.flat_map(|i| i.addresses.iter()).any(|a| a.check && sys::node::numeric(&a.addr) == address)
     }
 
-    pub fn vip_spec(&self) -> Option<Value> {
-        let vip = self.config.vip.as_ref()?;
+    /// `lease_until_ms`: until when this node may hold them, where an arbiter gives leases.
+    pub fn vip_spec(&self, lease_until_ms: u64) -> Option<Value> {
+        let vip = self.config.vip.as_ref().filter(|_| self.peer.is_some())?;
+        let lease = self.needs_lease().then_some(lease_until_ms);
         Some(json!({
             "module": self.module, "node": self.node, "addresses": self.addresses(false), "tcp_reset": vip.tcp_reset,
-            "lifetime_ms": VIP_LIFETIME_MS, "probe": true,
+            "lifetime_ms": VIP_LIFETIME_MS, "probe": true, "lease_until_ms": lease,
         }))
     }
 
-    /// For WAIT and SECOND too: the interfaces of the addresses, where they are to be watched.
+    /// For WAIT and SECOND too: the interfaces of the addresses, where they are to be watched, and the connections, where these are
+    /// to be counted.
     pub fn vip_watch_spec(&self) -> Option<Value> {
         let vip = self.config.vip.as_ref()?;
-        vip.interfaces.iter().any(|i| i.check).then(|| {
+        let counts = |i: &config::Interface| i.addresses.iter().any(|a| a.connections);
+        vip.interfaces.iter().any(|i| i.check || counts(i)).then(|| {
             json!({"module": self.module, "node": self.node, "addresses": self.addresses(true), "tcp_reset": false, "lifetime_ms": VIP_LIFETIME_MS, "probe": false})
         })
     }
@@ -284,9 +341,12 @@ impl Instance {
             .flat_map(|i| i.addresses.iter().map(move |a| (i, a)))
             .map(|(i, a)| {
                 json!({
-                    "address": numeric(&a.addr), "prefix": a.prefix, "interface": i.name, "where": a.place, "check": a.check,
+                    "address": sys::node::numeric(&a.addr), "prefix": a.prefix, "interface": i.name,
+                    // For the watch of a farm's interfaces it is all the same.
+                    "where": if a.place == config::Place::Alias { config::Place::OneSideAlias } else { a.place },
+                    "check": a.check,
                     // The watch does this all the time; the holder would say it a second time.
-                    "interface_check": watch && i.check,
+                    "interface_check": watch && i.check, "connections": watch && a.connections,
                     "arp_reroute": i.arp_reroute, "arp_interval_ms": i.arp_interval.as_millis() as u64,
                     "arp_elapse_ms": i.arp_elapse.as_millis() as u64,
                 })
@@ -300,7 +360,8 @@ impl Instance {
 
     pub fn replicate_spec(&self) -> Option<Value> {
         let rfs = self.config.rfs.as_ref()?;
-        let pair = self.links.replication.as_ref()?;
+        let Network::Mirror(links) = &self.network else { return None };
+        let pair = links.replication.as_ref()?;
         let port = config::rfs_port(self.id);
         let directories: Vec<Value> = rfs
             .replicated
@@ -320,8 +381,19 @@ impl Instance {
             "sync": match rfs.sync { config::Sync::Fsync => "fsync", config::Sync::Write => "write" },
             "state_dir": self.user_var().join("replica"), "salvage_dir": self.user_var().join("salvage"),
             "send_timeout_ms": rfs.send_timeout.as_millis() as u64, "resync_bandwidth_kbs": rfs.rei_allowed_bandwidth_kbs,
+            "lease": self.needs_lease(),
         }))
     }
+}
+
+/// `errd on|off`, for the next life too.
+pub(crate) fn switch_errd(user_var: &Path, on: bool) -> std::io::Result<()> {
+    let path = user_var.join(ERRD_OFF);
+    if !on {
+        return sys::files::write_durably(&path, b"", 0o600);
+    }
+    sys::files::remove(&path)?;
+    sys::files::sync_directory(user_var)
 }
 
 /// What the core persisted. An unreadable file is reported, and the safe default (not wanted, not primary) taken.
@@ -346,63 +418,22 @@ pub(crate) fn save_core(user_var: &Path, core: &Persisted) -> std::io::Result<()
 }
 
 fn socket(address: &str, port: u16) -> String {
-    let address = numeric(address);
+    let address = sys::node::numeric(address);
     if address.contains(':') { format!("[{address}]:{port}") } else { format!("{address}:{port}") }
 }
 
-/// The address of a host name. A name that does not resolve stays as it is: the child says what is wrong with it.
-fn numeric(address: &str) -> String {
-    if address.parse::<IpAddr>().is_ok() {
-        return address.to_owned();
-    }
-    (address, 0)
-        .to_socket_addrs()
-        .ok()
-        .and_then(|mut found| found.next())
-        .map_or_else(|| address.to_owned(), |a| a.ip().to_string())
-}
-
-/// The node of the cluster whose address this host has. `SK_NODE`, or the file `node` beside `cluster.xml`, name it where addresses do not.
+/// The node of the cluster that this host is.
 pub(crate) fn own_node(roots: &Roots, cluster: &config::Cluster) -> Result<String, Failure> {
-    let named = std::env::var("SK_NODE").ok().or_else(|| {
-        let bytes = sys::files::read_bounded(&roots.etc.join("node"), 256).ok()?;
-        String::from_utf8(bytes).ok()
-    });
-    if let Some(name) = named.map(|n| n.trim().to_owned()).filter(|n| !n.is_empty()) {
-        return if cluster.nodes().contains(&name.as_str()) {
-            Ok(name)
-        } else {
-            Err(Failure::new(
-                exit::BAD_CONFIGURATION,
-                format!("this node is named {name}, which is not in cluster.xml"),
-            )
-            .hint("correct SK_NODE or the file node beside cluster.xml"))
-        };
-    }
-    let own: Vec<String> = nix::ifaddrs::getifaddrs()
-        .map_err(|e| Failure::system("addresses of this host", e))?
-        .filter_map(|i| {
-            let address = i.address?;
-            let v4 = address.as_sockaddr_in().map(|a| a.ip().to_string());
-            v4.or_else(|| address.as_sockaddr_in6().map(|a| a.ip().to_string()))
-        })
-        .collect();
-    for lan in &cluster.lans {
-        for node in &lan.nodes {
-            if own.contains(&numeric(node.local())) {
-                return Ok(node.name.clone());
-            }
-        }
-    }
-    Err(Failure::new(
-        exit::BAD_CONFIGURATION,
-        format!("none of the addresses of {} belongs to this host", roots.cluster_xml().display()),
-    )
-    .hint("compare it with: ip address; or write this node's name into the file node beside cluster.xml"))
+    sys::node::own(roots, cluster.own_addresses())
+        .map_err(|error| Failure::new(exit::BAD_CONFIGURATION, error.to_string()))
 }
 
 /// The number given at `config`.
 pub(crate) fn applied_id(roots: &Roots, module: &str) -> Option<u16> {
-    let bytes = sys::files::read_bounded(&roots.module_active(module).join("id"), 16).ok()?;
+    id_in(&roots.module_active(module))
+}
+
+fn id_in(root: &Path) -> Option<u16> {
+    let bytes = sys::files::read_bounded(&root.join("id"), 16).ok()?;
     String::from_utf8(bytes).ok()?.trim().parse().ok()
 }

@@ -4,7 +4,9 @@
 //! C critical, S script; verbose: I information, W warning, D debug.
 
 use jiff::Timestamp;
+use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
+use serde_json::{Value, json};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -61,6 +63,37 @@ impl ModuleLog {
             }
         }
     }
+}
+
+/// All lines of the log, oldest first; without `all`, those shown by default.
+pub(crate) fn lines(path: &Path, all: bool) -> io::Result<Vec<String>> {
+    let mut lines = Vec::new();
+    for file in [path.with_extension("1"), path.to_owned()] {
+        match std::fs::read(&file) {
+            Ok(bytes) => lines.extend(String::from_utf8_lossy(&bytes).lines().map(str::to_owned)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    lines.retain(|line| all || line.split(" | ").nth(2).is_none_or(is_shown_by_default));
+    Ok(lines)
+}
+
+/// A line of the log for programs: t (RFC 3339, UTC), from, level, message. What is no line of ours is all message.
+pub(crate) fn as_json(line: &str) -> Value {
+    let mut parts = line.splitn(4, " | ");
+    match (parts.next(), parts.next(), parts.next(), parts.next()) {
+        (Some(date), Some(from), Some(level), Some(message)) => {
+            json!({"t": instant(date), "from": from, "level": level, "message": message})
+        }
+        _ => json!({"message": line}),
+    }
+}
+
+/// The instant of a date as logs have it, in the time of this host; null when it is none.
+pub(crate) fn instant(date: &str) -> Option<String> {
+    let local = DateTime::strptime("%Y-%m-%d %H:%M:%S%.f", date).ok()?;
+    Some(format!("{:.6}", local.to_zoned(TimeZone::system()).ok()?.timestamp()))
 }
 
 fn one_line(message: &str) -> String {

@@ -6,9 +6,17 @@ use automaton::{StateName, Step};
 use serde::Deserialize;
 use serde::de::IntoDeserializer;
 use serde::de::value::{Error, StrDeserializer};
+use serde_json::Value;
 use sys::roots::Roots;
 
-pub(crate) fn plan(roots: &Roots, module: &str, from: &str, to: &str, action: &str) -> Result<u8, Failure> {
+pub(crate) fn plan(
+    roots: &Roots,
+    module: &str,
+    from: &str,
+    to: &str,
+    action: &str,
+    as_json: bool,
+) -> Result<u8, Failure> {
     if !["start", "prim", "primforce", "second", "stop", "stopstart", "stopwait", "restart", "swap"].contains(&action) {
         return Err(Failure::new(exit::USAGE, format!("unknown action {action:?}"))
             .hint("use start, prim, primforce, second, stop, stopstart, stopwait, restart or swap"));
@@ -20,9 +28,28 @@ pub(crate) fn plan(roots: &Roots, module: &str, from: &str, to: &str, action: &s
         return Err(Failure::new(exit::REFUSED, format!("there is no transition from {from} to {to}")));
     }
     for step in &steps {
-        println!("{}", line(&instance, step));
+        if as_json {
+            say!("{}", object(&instance, step)?);
+        } else {
+            say!("{}", line(&instance, step));
+        }
     }
     Ok(0)
+}
+
+/// A step with what this node makes of it: the script's file and whether it is there, the addresses.
+fn object(instance: &Instance, step: &Step) -> Result<Value, Failure> {
+    let mut object = serde_json::to_value(step).map_err(|e| Failure::system("a step", e))?;
+    match step {
+        Step::Script { name, .. } => {
+            let path = instance.active_bin().join(name);
+            object["present"] = path.exists().into();
+            object["path"] = path.display().to_string().into();
+        }
+        Step::Vip { .. } => object["addresses"] = instance.virtual_addresses().into(),
+        _ => {}
+    }
+    Ok(object)
 }
 
 fn line(instance: &Instance, step: &Step) -> String {

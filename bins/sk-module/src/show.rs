@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, IsTerminal, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::time::Duration;
+use sys::failure::put;
 use sys::roots::Roots;
 
 pub(crate) struct StateView {
@@ -50,6 +51,12 @@ pub(crate) fn state(roots: &Roots, module: &str, view: &StateView) -> Result<u8,
                     text(&resource["t"])
                 ))?;
             }
+            if reply.is_null() {
+                for kept in crate::history::latest(&roots.module_var(module)).values() {
+                    put(&crate::history::line(kept))?;
+                }
+            }
+            crate::support::script_output(roots, module, "state")?;
         }
     }
     Ok(if view.quiet { state_code(&state) } else { 0 })
@@ -76,13 +83,26 @@ fn summary(module: &str, state: &str, readiness: &str, reply: &Value) -> String 
     if let Some(rule) = reply["rule"].as_str() {
         line += &format!(" | rule {rule}");
     }
-    match reply["remote"]["state"].as_str() {
-        Some(remote) => {
-            line += &format!(" | {} {remote} ({})", text(&reply["peer"]), text(&reply["remote"]["readiness"]));
+    if let Some(peer) = reply["peer"].as_str() {
+        match reply["remote"]["state"].as_str() {
+            Some(remote) => line += &format!(" | {peer} {remote} ({})", text(&reply["remote"]["readiness"])),
+            None => line += &format!(" | {peer} UNKNOWN"),
         }
-        None => line += &format!(" | {} UNKNOWN", text(&reply["peer"])),
+        line += &format!(" | {}", text(&reply["data"]));
     }
-    line += &format!(" | {}", text(&reply["data"]));
+    for group in reply["farm"]["groups"].as_array().into_iter().flatten() {
+        line += &format!(
+            " | {} {}% ({}/{})",
+            text(&group["group"]),
+            text(&group["percent"]),
+            text(&group["owned"]),
+            text(&group["of"])
+        );
+    }
+    let list = |name: &str| -> Vec<String> { reply["farm"][name].as_array().into_iter().flatten().map(text).collect() };
+    if !list("members").is_empty() {
+        line += &format!(" | open {} of {}", list("open").join(" "), list("members").join(" "));
+    }
     let resync = &reply["replica"]["resync"];
     if resync.is_object() {
         line += &format!(
@@ -95,15 +115,6 @@ fn summary(module: &str, state: &str, readiness: &str, reply: &Value) -> String 
         );
     }
     line
-}
-
-/// Prints to stdout; a reader that went away ends the command without an error.
-fn put(line: &str) -> Result<(), Failure> {
-    match writeln!(std::io::stdout(), "{line}") {
-        Ok(()) => Ok(()),
-        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
-        Err(e) => Err(Failure::system("stdout", e)),
-    }
 }
 
 /// A line at each change. Survives the runner: shows STOP while there is none.
@@ -142,8 +153,8 @@ fn watch(roots: &Roots, module: &str, as_json: bool) -> Result<u8, Failure> {
     }
 }
 
-/// Modules of this node.
-pub(crate) fn list(roots: &Roots, as_json: bool) -> Result<u8, Failure> {
+/// Modules of this node, applied or not, by name.
+pub(crate) fn module_names(roots: &Roots) -> Result<Vec<String>, Failure> {
     let mut names = applied_modules(roots)?;
     if let Ok(entries) = std::fs::read_dir(roots.etc.join("modules")) {
         for entry in entries.flatten() {
@@ -154,7 +165,12 @@ pub(crate) fn list(roots: &Roots, as_json: bool) -> Result<u8, Failure> {
         }
     }
     names.sort();
-    for name in names {
+    Ok(names)
+}
+
+/// `sk-module list`.
+pub(crate) fn list(roots: &Roots, as_json: bool) -> Result<u8, Failure> {
+    for name in module_names(roots)? {
         let id = crate::instance::applied_id(roots, &name);
         let applied = roots.module_active(&name).exists();
         let (state, readiness, _) = client::state_pair(roots, &name)?;
@@ -171,7 +187,15 @@ pub(crate) fn list(roots: &Roots, as_json: bool) -> Result<u8, Failure> {
 }
 
 /// The last lines of the module's log.
-pub(crate) fn log(roots: &Roots, module: &str, lines: usize, all: bool, follow: bool) -> Result<u8, Failure> {
+pub(crate) fn log(
+    roots: &Roots,
+    module: &str,
+    lines: usize,
+    all: bool,
+    follow: bool,
+    as_json: bool,
+) -> Result<u8, Failure> {
+    let put_line = |line: &str| if as_json { put(&log::as_json(line).to_string()) } else { put(line) };
     let path = roots.module_var(module).join("log");
     let mut shown = std::collections::VecDeque::new();
     let mut position = 0;
@@ -196,16 +220,21 @@ pub(crate) fn log(roots: &Roots, module: &str, lines: usize, all: bool, follow: 
         return Err(Failure::new(crate::exit::REFUSED, format!("module {module} has no log yet ({})", path.display())));
     }
     for line in &shown {
-        put(line)?;
+        put_line(line)?;
     }
-    if follow { follow_log(&path, position, all) } else { Ok(0) }
+    if follow { follow_log(&path, position, all, &put_line) } else { Ok(0) }
 }
 
 fn wanted(line: &str) -> bool {
     line.split(" | ").nth(2).is_none_or(log::is_shown_by_default)
 }
 
-fn follow_log(path: &Path, mut position: u64, all: bool) -> Result<u8, Failure> {
+fn follow_log(
+    path: &Path,
+    mut position: u64,
+    all: bool,
+    put_line: &dyn Fn(&str) -> Result<(), Failure>,
+) -> Result<u8, Failure> {
     let interactive = std::io::stdout().is_terminal();
     let mut rest = String::new();
     loop {
@@ -222,7 +251,7 @@ fn follow_log(path: &Path, mut position: u64, all: bool) -> Result<u8, Failure> 
             while let Some(end) = rest.find('\n') {
                 let line: String = rest.drain(..=end).collect();
                 if all || wanted(line.trim_end()) {
-                    put(line.trim_end())?;
+                    put_line(line.trim_end())?;
                 }
             }
         }

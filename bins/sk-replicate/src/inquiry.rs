@@ -50,10 +50,7 @@ fn listen(path: &Path) -> std::io::Result<UnixListener> {
         std::fs::DirBuilder::new().recursive(true).mode(0o755).create(parent)?;
     }
     // What a dead process left; a living one of this module cannot be: the runner has only one.
-    match std::fs::remove_file(path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
-        _ => {}
-    }
+    sys::files::remove(path)?;
     let listener = UnixListener::bind(path)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
     Ok(listener)

@@ -171,6 +171,7 @@ pub fn command() -> clap::Command {
 
 /// Runs the command.
 pub fn main() -> ExitCode {
+    complete::answer(command);
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(e) => {

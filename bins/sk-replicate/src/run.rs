@@ -75,10 +75,10 @@ pub fn run(args: &Run) -> Result<(), Trouble> {
     if let Err(e) = crate::inquiry::serve(&module, engine.verifier()) {
         sys::warn!("sk-replicate: questions cannot be answered: {e}");
     }
-    let abandon = engine.abandoner();
+    let (abandon, lessor) = (engine.abandoner(), engine.lessor());
     let reading = sender.clone();
     std::thread::Builder::new().name("orders".into()).spawn(move || {
-        read(&reading);
+        read(&reading, &lessor);
         abandon();
         let _ = reading.send(Input::End);
         std::thread::sleep(LAST_RESORT);
@@ -166,9 +166,10 @@ fn reporter(emitter: Arc<Emitter>, sender: Sender<Input>) -> Reporter {
     })
 }
 
-fn read(inputs: &Sender<Input>) {
+fn read(inputs: &Sender<Input>, lessor: &dyn Fn(u64)) {
     for message in Messages::new(std::io::stdin()) {
         match message.map_err(|e| e.to_string()).and_then(|m| understand(&m)) {
+            Ok(Input::Order { order: Order::Lease { until_boottime_ms }, .. }) => lessor(until_boottime_ms),
             Ok(input) => {
                 if inputs.send(input).is_err() {
                     return;

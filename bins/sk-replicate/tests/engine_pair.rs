@@ -180,7 +180,7 @@ fn a_takeover_has_everything_and_the_former_primary_rejoins() {
     pair.a.start_again();
     pair.a.done(json!({"kind":"secondary"}));
     let begin = pair.a.until("copy", |e| e["kind"] == "resync_begin");
-    assert_eq!(begin["mode"], "compare", "a crashed primary may hold what nobody received");
+    assert_eq!(begin["mode"], "incremental", "both know what they changed");
     pair.a.until_replica("in sync", |r| r["peer"] == "in_sync" && r["standing"] == "paired");
     until_equal(&pair.b.dir, &pair.a.dir);
 }
@@ -378,7 +378,7 @@ fn what_a_split_brain_overwrites_is_salvaged() {
     pair.b.forget();
     pair.b.done(json!({"kind":"secondary"}));
     let begin = pair.b.until("copy", |e| e["kind"] == "resync_begin");
-    assert_eq!(begin["mode"], "compare");
+    assert_eq!(begin["mode"], "incremental");
     pair.b.until_replica("in sync", |r| r["peer"] == "in_sync");
     until_equal(&pair.a.dir, &pair.b.dir);
     assert!(pair.b.has("salvaged"));

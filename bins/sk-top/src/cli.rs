@@ -8,7 +8,9 @@ use std::process::ExitCode;
 use sys::roots::Roots;
 
 const AFTER: &str = "\
-Keys: arrows choose a module; s start, t stop, w swap, r restart, each confirmed with y; ? help; q quit.
+Pages: 1 overview of modules and nodes, 2 the module with its resources and their history, 3 its failover rules and why it is in its
+state, 4 replication (or the shares of a farm) over the last minutes, 5 the log with a filter.
+Keys: arrows choose; s start, t stop, w swap, r restart, each confirmed with y; / filters the log; ? help; q quit.
 NO_COLOR in the environment switches colours off. When the output is no terminal, --once is meant.
 
 Exit codes:
@@ -31,6 +33,9 @@ struct Cli {
     /// Print the states as JSON lines and end
     #[arg(long)]
     json: bool,
+    /// Take the mouse: clicks choose pages and modules, the wheel scrolls. The terminal's own selection then needs Shift
+    #[arg(long)]
+    mouse: bool,
 }
 
 /// An error with its exit code.
@@ -54,6 +59,7 @@ pub fn command() -> clap::Command {
 
 /// Runs with the arguments of the process.
 pub fn main() -> ExitCode {
+    complete::answer(command);
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -81,7 +87,7 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         return Ok(());
     }
     let colour = std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
-    screen::run(&roots, Theme { colour })
+    screen::run(&roots, &Theme { colour, zone: jiff::tz::TimeZone::system() }, cli.mouse)
 }
 
 #[cfg(test)]

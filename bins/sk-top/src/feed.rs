@@ -9,12 +9,13 @@ use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::mpsc::Sender;
 use std::thread;
 use std::time::Duration;
-use sys::roots::{Roots, is_module_name};
+use sys::modules;
+use sys::roots::Roots;
 
 /// How often the list of modules is read.
 const LIST_PERIOD: Duration = Duration::from_secs(1);
@@ -24,27 +25,7 @@ const RETRY: Duration = Duration::from_millis(300);
 const PATIENCE: Duration = Duration::from_secs(5);
 const REPLY_LIMIT: u64 = 4 * 1024 * 1024;
 /// How much of an old log is shown at the start.
-const LOG_TAIL: u64 = 16 * 1024;
-
-/// Modules of this node: with applied configuration, with editable configuration, or with a runner.
-pub fn modules(roots: &Roots) -> BTreeSet<String> {
-    let mut names = BTreeSet::new();
-    let mut collect = |directory: PathBuf, has: &dyn Fn(&Path) -> bool| {
-        let Ok(entries) = std::fs::read_dir(directory) else { return };
-        for entry in entries.flatten() {
-            if let Ok(name) = entry.file_name().into_string()
-                && is_module_name(&name)
-                && has(&entry.path())
-            {
-                names.insert(name);
-            }
-        }
-    };
-    collect(roots.run.clone(), &|path| path.join("control").exists());
-    collect(roots.var.join("modules"), &|path| path.is_dir());
-    collect(roots.etc.join("modules"), &|path| path.is_dir());
-    names
-}
+const LOG_TAIL: u64 = 128 * 1024;
 
 /// Starts following everything; ends with the process, or when the receiver is gone.
 pub fn follow(roots: &Roots, updates: Sender<Update>) {
@@ -52,7 +33,7 @@ pub fn follow(roots: &Roots, updates: Sender<Update>) {
     thread::spawn(move || {
         let mut known = BTreeSet::new();
         loop {
-            let present = modules(&roots);
+            let present = modules::known(&roots);
             for module in present.difference(&known) {
                 if updates.send(Update::Added { module: module.clone() }).is_err() {
                     return;
@@ -103,7 +84,7 @@ fn exists(roots: &Roots, module: &str) -> bool {
     roots.control_socket(module).exists() || roots.module_var(module).is_dir() || roots.module_source(module).is_dir()
 }
 
-fn connect(roots: &Roots, module: &str, verb: &str) -> io::Result<Option<BufReader<UnixStream>>> {
+pub(crate) fn connect(roots: &Roots, module: &str, verb: &str) -> io::Result<Option<BufReader<UnixStream>>> {
     let mut stream = match UnixStream::connect(roots.control_socket(module)) {
         Ok(stream) => stream,
         Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => return Ok(None),
@@ -116,7 +97,7 @@ fn connect(roots: &Roots, module: &str, verb: &str) -> io::Result<Option<BufRead
 }
 
 /// One line of a runner; `None` at the end of the stream.
-fn reply(reader: &mut BufReader<UnixStream>) -> Result<Option<Value>, String> {
+pub(crate) fn reply(reader: &mut BufReader<UnixStream>) -> Result<Option<Value>, String> {
     let mut line = Vec::new();
     match reader.by_ref().take(REPLY_LIMIT).read_until(b'\n', &mut line) {
         Ok(0) => Ok(None),
@@ -167,16 +148,13 @@ impl LogTail {
         Self { path, place: None, rest: Vec::new() }
     }
 
-    /// Lines of the levels shown by default. A log that cannot be read has no lines.
+    /// New whole lines. A log that cannot be read has no lines.
     fn read(&mut self) -> Vec<String> {
         self.bytes().unwrap_or_default();
         let mut lines = Vec::new();
         while let Some(end) = self.rest.iter().position(|b| *b == b'\n') {
             let line: Vec<u8> = self.rest.drain(..=end).collect();
-            let line = String::from_utf8_lossy(&line).trim_end().replace(char::is_control, " ");
-            if is_shown(&line) {
-                lines.push(line);
-            }
+            lines.push(String::from_utf8_lossy(&line).trim_end().replace(char::is_control, " "));
         }
         // A line without end must not grow for ever.
         if self.rest.len() as u64 > LOG_TAIL {
@@ -207,14 +185,9 @@ impl LogTail {
     }
 }
 
-/// `date | origin | level | message` with a level of the default view.
-fn is_shown(line: &str) -> bool {
-    line.split(" | ").nth(2).is_none_or(|level| matches!(level, "U" | "E" | "C" | "S"))
-}
-
 /// Runs `sk-module VERB -m AM` and tells what became of it.
 pub fn command(roots: &Roots, module: String, verb: Verb, updates: Sender<Update>) {
-    let program = program(roots, "sk-module");
+    let program = roots.program("sk-module");
     thread::spawn(move || {
         let word = verb.word();
         let mut command = Command::new(&program);
@@ -237,16 +210,6 @@ pub fn command(roots: &Roots, module: String, verb: Verb, updates: Sender<Update
     });
 }
 
-/// Another command of the product: beside this program, in the product's directory, or wherever PATH says.
-fn program(roots: &Roots, name: &str) -> PathBuf {
-    let beside = std::env::current_exe().ok().and_then(|p| p.parent().map(|d| d.join(name)));
-    beside
-        .into_iter()
-        .chain([roots.safe.join("bin").join(name)])
-        .find(|p| p.is_file())
-        .unwrap_or_else(|| PathBuf::from(name))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -258,8 +221,8 @@ mod tests {
         let line = |level: &str, text: &str| format!("2026-11-20 10:00:00 | heart | {level} | {text}\n");
         let mut tail = LogTail::new(path.clone());
         assert!(tail.read().is_empty(), "no file yet");
-        std::fs::write(&path, line("E", "one") + &line("D", "hidden") + "2026-11-20 | half").unwrap();
-        assert_eq!(tail.read(), [line("E", "one").trim_end()]);
+        std::fs::write(&path, line("E", "one") + &line("D", "two") + "2026-11-20 | half").unwrap();
+        assert_eq!(tail.read(), [line("E", "one").trim_end(), line("D", "two").trim_end()]);
         let mut file = File::options().append(true).open(&path).unwrap();
         file.write_all(b" | E | done\n").unwrap();
         assert_eq!(tail.read(), ["2026-11-20 | half | E | done"]);

@@ -9,9 +9,15 @@ use serde_json::Value;
 pub struct Snapshot {
     pub module: String,
     pub node: String,
-    pub peer: String,
+    /// Mirrors have one.
+    pub peer: Option<String>,
+    /// `mirror`, `farm` or `light`.
+    pub mode: Option<String>,
+    pub id: Option<u64>,
     pub state: String,
     pub readiness: String,
+    /// RFC 3339: since when it is in this state.
+    pub since: String,
     pub remote: Option<Remote>,
     pub data: Option<String>,
     pub standing: Option<String>,
@@ -20,7 +26,33 @@ pub struct Snapshot {
     pub heartbeats: Vec<Heartbeat>,
     pub vip: Vec<Vip>,
     pub replica: Option<Replica>,
+    pub farm: Option<Farm>,
     pub children: Vec<Child>,
+    pub resources: Vec<Resource>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Resource {
+    pub name: String,
+    pub value: String,
+    pub t: String,
+    pub label: Option<String>,
+}
+
+/// A failover rule as the runner tells it (`rules`).
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Rule {
+    pub label: String,
+    /// Nothing while one of its resources has not been reported.
+    pub truth: Option<bool>,
+    pub acting: bool,
+    #[serde(rename = "if")]
+    pub condition: String,
+    #[serde(rename = "then")]
+    pub action: String,
+    pub waits_for: Vec<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -49,9 +81,13 @@ pub struct Vip {
 pub struct Replica {
     pub peer: Option<String>,
     pub frozen: Option<bool>,
+    pub position: Option<f64>,
     pub in_bytes_s: Option<f64>,
     pub out_bytes_s: Option<f64>,
     pub lag_bytes: Option<f64>,
+    /// How long the secondary took to acknowledge a flush in the last second, microseconds.
+    pub ack_us: Option<f64>,
+    pub ack_worst_us: Option<f64>,
     pub resync: Option<Resync>,
 }
 
@@ -65,6 +101,41 @@ pub struct Resync {
     pub bytes_total: Option<f64>,
     pub rate_bytes_s: Option<f64>,
     pub left_s: Option<f64>,
+}
+
+/// A farm as this node sees it.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Farm {
+    /// Number of the view in use.
+    pub generation: Option<u64>,
+    /// Nodes that are heard.
+    pub members: Vec<String>,
+    /// Those that take clients.
+    pub open: Vec<String>,
+    pub groups: Vec<Group>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Group {
+    pub group: String,
+    pub owned: Option<f64>,
+    pub of: Option<f64>,
+    pub connections_s: Option<f64>,
+    pub accepted_bytes_s: Option<f64>,
+    /// Of all nodes that are heard, this one among them.
+    pub nodes: Vec<NodeShare>,
+}
+
+/// What a node owns of a group, and takes at present.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct NodeShare {
+    pub node: String,
+    pub owned: Option<f64>,
+    pub connections_s: Option<f64>,
+    pub accepted_bytes_s: Option<f64>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -121,6 +192,38 @@ pub fn data_light(data: &str) -> Light {
     }
 }
 
+impl Group {
+    /// This node's share, 0 to 1; `None` while it is not known.
+    pub fn share(&self) -> Option<f64> {
+        self.ratio(self.owned)
+    }
+
+    fn ratio(&self, owned: Option<f64>) -> Option<f64> {
+        let share = owned? / self.of.filter(|of| *of > 0.0)?;
+        share.is_finite().then(|| share.clamp(0.0, 1.0))
+    }
+
+    /// `50 % · 128/256 · 12 connections/s · 1.0 MiB/s`
+    pub fn words(&self) -> String {
+        self.words_of(self.owned, self.connections_s, self.accepted_bytes_s)
+    }
+
+    /// Name, share and words of each node; of one that does not say what it takes, its share.
+    pub fn by_node(&self) -> impl Iterator<Item = (&str, Option<f64>, String)> {
+        self.nodes.iter().map(|n| {
+            (n.node.as_str(), self.ratio(n.owned), self.words_of(n.owned, n.connections_s, n.accepted_bytes_s))
+        })
+    }
+
+    fn words_of(&self, owned: Option<f64>, connections: Option<f64>, volume: Option<f64>) -> String {
+        let share = self.ratio(owned).map_or_else(|| "?".to_owned(), |s| format!("{:.0} %", s * 100.0));
+        let (owned, of) = (owned.unwrap_or(0.0), self.of.unwrap_or(0.0));
+        let rate = connections.filter(|r| r.is_finite()).map_or_else(|| "?".to_owned(), |r| format!("{r:.0}"));
+        let volume = volume.map_or_else(|| "?".to_owned(), bytes);
+        format!("{share} · {owned:.0}/{of:.0} · {rate} connections/s · {volume}/s")
+    }
+}
+
 impl Resync {
     /// Share done, 0 to 1: by bytes, else by files; `None` while the totals are unknown.
     pub fn ratio(&self) -> Option<f64> {
@@ -167,13 +270,26 @@ pub fn bytes(count: f64) -> String {
     format!("{value:.1} TiB")
 }
 
-/// `9s`, `1m20s`, `2h05m`.
+/// `850 µs`, `1.2 ms`, `3.4 s`.
+pub fn brief(micros: f64) -> String {
+    let us = if micros.is_finite() { micros.max(0.0) } else { 0.0 };
+    if us < 1000.0 {
+        format!("{us:.0} µs")
+    } else if us < 1e6 {
+        format!("{:.1} ms", us / 1e3)
+    } else {
+        format!("{:.1} s", us / 1e6)
+    }
+}
+
+/// `9s`, `1m20s`, `2h05m`, `3d04h`.
 pub fn duration(seconds: f64) -> String {
     let s = if seconds.is_finite() { seconds.max(0.0) as u64 } else { 0 };
     match s {
         0..60 => format!("{s}s"),
         60..3600 => format!("{}m{:02}s", s / 60, s % 60),
-        _ => format!("{}h{:02}m", s / 3600, s % 3600 / 60),
+        3600..86400 => format!("{}h{:02}m", s / 3600, s % 3600 / 60),
+        _ => format!("{}d{:02}h", s / 86400, s % 86400 / 3600),
     }
 }
 
@@ -195,6 +311,8 @@ mod tests {
             ("ALONE", "Ready", Green),
             ("PRIM", "Ready", Green),
             ("SECOND", "Ready", Green),
+            ("UP", "Ready", Green),
+            ("UP", "Transient", Orange),
             ("UNKNOWN", "", Grey),
         ] {
             assert_eq!(light(state, readiness), expected, "{state} {readiness}");
@@ -227,9 +345,25 @@ mod tests {
     }
 
     #[test]
+    fn shares_are_worded() {
+        let group = |owned: f64, of: f64| Group { owned: Some(owned), of: Some(of), ..Group::default() };
+        assert_eq!(group(128.0, 256.0).words(), "50 % · 128/256 · ? connections/s · ?/s");
+        assert_eq!((group(3.0, 0.0).share(), group(900.0, 256.0).share()), (None, Some(1.0)));
+        assert_eq!(Group::default().words(), "? · 0/0 · ? connections/s · ?/s");
+        let farm = Snapshot::read(json!({"module": "web", "peer": null, "mode": "farm", "replica": null,
+            "farm": {"generation": 4, "members": ["a", "b"], "open": ["a"], "groups": [{"group": "G_0", "owned": 1}]}}));
+        assert_eq!(farm.unwrap().farm.unwrap().open, ["a"]);
+    }
+
+    #[test]
     fn sizes_and_times_are_short() {
         assert_eq!((bytes(0.0).as_str(), bytes(999.0).as_str(), bytes(1000.0).as_str()), ("0 B", "999 B", "1.0 KiB"));
         assert_eq!(bytes(-1.0), "0 B");
         assert_eq!((duration(9.4).as_str(), duration(7500.0).as_str()), ("9s", "2h05m"));
+        assert_eq!((duration(273_900.0).as_str(), duration(f64::NAN).as_str()), ("3d04h", "0s"));
+        assert_eq!(
+            (brief(850.0).as_str(), brief(1234.0).as_str(), brief(3.4e6).as_str()),
+            ("850 µs", "1.2 ms", "3.4 s")
+        );
     }
 }

@@ -1,6 +1,6 @@
 //! What can be asked of `sk-vip`, and which exit code answers?
 
-use crate::{hold, oneshot};
+use crate::{hold, oneshot, watch};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use net::NetError;
 use std::io::{self, Write};
@@ -173,6 +173,7 @@ pub fn command() -> clap::Command {
 
 /// Runs with the arguments of the process.
 pub fn main() -> ExitCode {
+    complete::answer(command);
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -187,7 +188,7 @@ pub fn main() -> ExitCode {
         Verb::Show(a) => oneshot::show(&a),
         Verb::Probe(a) => oneshot::probe(&a),
         Verb::Hold(a) => hold::hold(&a.spec),
-        Verb::Watch(a) => hold::watch(&a.spec, a.once),
+        Verb::Watch(a) => watch::watch(&a.spec, a.once),
     };
     match result {
         Ok(code) => ExitCode::from(code),

@@ -1,14 +1,13 @@
-//! How are addresses held for a module, and its interfaces watched, until the runner lets go?
+//! How are addresses held for a module, until the runner lets go?
 
 use crate::claim::{Claim, probe, reset};
 use crate::cli::Failure;
-use crate::interfaces::Interfaces;
 use crate::spec::{Spec, Wanted, Where};
+use net::NetError;
 use net::announce::Schedule;
-use net::choose::place;
+use net::interfaces::Interfaces;
 use net::probe::Patience;
 use net::rtnl::{Monitor, Rtnl};
-use net::{NetError, Subnet};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
@@ -22,14 +21,14 @@ use wire::Emitter;
 use wire::lines::LineBuffer;
 
 /// The runner's side: orders on the standard input, and signals.
-struct Orders {
+pub(crate) struct Orders {
     input: File,
     lines: LineBuffer,
     signals: SignalFd,
 }
 
 impl Orders {
-    fn open() -> Result<Self, Failure> {
+    pub(crate) fn open() -> Result<Self, Failure> {
         let signals = sys::signals::take(&[Signal::SIGTERM, Signal::SIGINT])
             .map_err(|e| Failure::Sys("cannot take signals".to_owned(), e))?;
         let input = io::stdin()
@@ -39,8 +38,8 @@ impl Orders {
         Ok(Self { input: File::from(input), lines: LineBuffer::new(), signals })
     }
 
-    /// Waits for an order, a report of the monitor, or the time limit. `true`: let go.
-    fn wait(&mut self, monitor: &Monitor, limit_ms: Option<u64>) -> Result<bool, Failure> {
+    /// Waits for an order, a report of the monitor, or the time limit.
+    pub(crate) fn wait(&mut self, monitor: &Monitor, limit_ms: Option<u64>) -> Result<Said, Failure> {
         let timeout = limit_ms.map_or(PollTimeout::NONE, |ms| PollTimeout::try_from(ms).unwrap_or(PollTimeout::MAX));
         let mut ready = [
             PollFd::new(self.input.as_fd(), PollFlags::POLLIN),
@@ -52,28 +51,46 @@ impl Orders {
             Err(e) => return Err(Failure::Sys("cannot wait for orders".to_owned(), e.into())),
         }
         let [input, signals, _] = ready.map(|fd| fd.any().unwrap_or(true));
+        let mut said = Said::default();
         if signals {
-            return Ok(true);
+            said.let_go = true;
+            return Ok(said);
         }
         if !input {
-            return Ok(false);
+            return Ok(said);
         }
         // An input that cannot be read is as good as closed: the safe side is to let go.
         if !self.lines.read_from(&mut self.input).is_ok_and(|count| count > 0) {
-            return Ok(true);
+            said.let_go = true;
+            return Ok(said);
         }
         while let Some(message) = self.lines.next_message() {
             match message {
-                Ok(m) if matches!(m.kind.as_str(), "release" | "quit") => return Ok(true),
+                Ok(m) if matches!(m.kind.as_str(), "release" | "quit") => {
+                    said.let_go = true;
+                    return Ok(said);
+                }
+                Ok(m) if m.kind == "lease" => match m.value["until_boottime_ms"].as_u64() {
+                    Some(until) => said.lease = said.lease.max(Some(until)),
+                    None => warn("an order `lease` without until_boottime_ms was skipped"),
+                },
                 Ok(m) => warn(&format!("an order of unknown kind `{}` was skipped", m.kind)),
                 Err(e) => warn(&format!("an order was skipped: {e}")),
             }
         }
-        Ok(false)
+        Ok(said)
     }
 }
 
-fn warn(text: &str) {
+/// What the runner wants.
+#[derive(Default)]
+pub(crate) struct Said {
+    pub(crate) let_go: bool,
+    /// New end of the lease.
+    lease: Option<u64>,
+}
+
+pub(crate) fn warn(text: &str) {
     let _ = writeln!(io::stderr(), "sk-vip: {text}");
 }
 
@@ -83,8 +100,19 @@ struct Held {
     claim: Claim,
     schedule: Schedule,
     present: bool,
-    /// When the kernel's lifetime was last renewed.
+    /// When the kernel's lifetime was last renewed, and how long it is, milliseconds.
     renewed: u64,
+    lifetime: u64,
+}
+
+impl Held {
+    fn due(&self) -> u64 {
+        self.renewed + self.lifetime / 3
+    }
+
+    fn expired(&self, now: u64) -> bool {
+        now >= self.renewed + self.lifetime
+    }
 }
 
 struct Holder {
@@ -158,11 +186,15 @@ impl Holder {
         }
         for (wanted, mut claim) in self.spec.addresses.clone().into_iter().zip(claims) {
             let now = monotonic_ms();
-            claim.set(&mut self.rtnl, Some(self.spec.lifetime_s()))?;
+            let Some(seconds) = self.spec.lifetime_s(now) else {
+                return Err(Failure::Usage("the lease ended before the addresses could be set".to_owned()));
+            };
+            claim.set(&mut self.rtnl, Some(seconds))?;
             claim.announce();
             let mut schedule = claim.schedule(now, wanted.reroute());
             schedule.poll(now);
-            self.held.push(Held { wanted, schedule, present: true, renewed: now, claim });
+            let lifetime = u64::from(seconds) * 1000;
+            self.held.push(Held { wanted, schedule, present: true, renewed: now, lifetime, claim });
         }
         for held in &self.held {
             held.claim.prefer(&mut self.rtnl)?;
@@ -181,17 +213,21 @@ impl Holder {
                 }
             }
             self.renew(now)?;
-            let next = self
-                .held
-                .iter()
-                .filter(|h| h.present)
-                .flat_map(|h| [Some(h.renewed + self.spec.lifetime_ms / 3), h.schedule.due()])
+            let present = self.held.iter().filter(|h| h.present);
+            // What can only be renewed by a longer lease is looked at again when that ends.
+            let renewable = self.spec.lifetime_s(monotonic_ms()).is_some();
+            let next = present
+                .flat_map(|h| [renewable.then(|| h.due()), self.spec.lease_until_ms, h.schedule.due()])
                 .flatten()
                 .min();
             // One more millisecond: waking a moment early would only mean waking twice.
             let limit = next.map(|at| at.saturating_sub(monotonic_ms()) + 1);
-            if orders.wait(&self.monitor, limit)? {
+            let said = orders.wait(&self.monitor, limit)?;
+            if said.let_go {
                 return Ok(());
+            }
+            if self.spec.lease_until_ms.is_some() {
+                self.spec.lease_until_ms = self.spec.lease_until_ms.max(said.lease);
             }
             if !self.monitor.read()?.is_empty() {
                 self.compare()?;
@@ -201,7 +237,8 @@ impl Holder {
 
     /// Renews lifetimes that are due. Never after the lifetime has passed: the peer may own the address by now.
     fn renew(&mut self, now: u64) -> Result<(), Failure> {
-        if !self.held.iter().any(|h| h.present && now >= h.renewed + self.spec.lifetime_ms / 3) {
+        let over = self.spec.lease_until_ms.is_some_and(|until| now >= until);
+        if !self.held.iter().any(|h| h.present && (over || now >= h.due())) {
             return Ok(());
         }
         // Removals reported meanwhile come first, else renewing would bring the address back.
@@ -210,22 +247,25 @@ impl Holder {
         }
         let mut late = false;
         for held in self.held.iter_mut().filter(|h| h.present) {
-            let last = held.renewed;
-            let expired = |at: u64| at >= last + self.spec.lifetime_ms;
-            if expired(monotonic_ms()) {
+            let before = monotonic_ms();
+            let over = self.spec.lease_until_ms.is_some_and(|until| before >= until);
+            if over || held.expired(before) {
                 held.claim.remove(&mut self.rtnl)?;
                 late = true;
                 continue;
             }
-            let before = monotonic_ms();
-            held.claim.set(&mut self.rtnl, Some(self.spec.lifetime_s()))?;
-            if expired(monotonic_ms()) {
+            // Too little left of the lease: it lives until then, or until the lease is longer.
+            let Some(seconds) = self.spec.lifetime_s(before) else { continue };
+            held.claim.set(&mut self.rtnl, Some(seconds))?;
+            let after = monotonic_ms();
+            if held.expired(after) || self.spec.lease_until_ms.is_some_and(|until| after >= until) {
                 // This process was stopped between both looks at the clock.
                 held.claim.remove(&mut self.rtnl)?;
                 late = true;
                 continue;
             }
             held.renewed = before;
+            held.lifetime = u64::from(seconds) * 1000;
             held.claim.prefer(&mut self.rtnl)?;
         }
         if late { self.compare() } else { Ok(()) }
@@ -234,7 +274,6 @@ impl Holder {
     /// Compares what the kernel has with what we hold, and reports the difference.
     fn compare(&mut self) -> Result<(), Failure> {
         let addresses = self.rtnl.addresses()?;
-        let lifetime_ms = self.spec.lifetime_ms;
         for held in &mut self.held {
             let (ip, index) = (held.claim.ip, held.claim.place.link.index);
             let present = addresses.iter().any(|a| a.ip == ip && a.index == index);
@@ -242,19 +281,23 @@ impl Holder {
                 continue;
             }
             let now = monotonic_ms();
-            let expired = now >= held.renewed + lifetime_ms;
-            if !present && !expired && !held.wanted.check {
+            let over = self.spec.lease_until_ms.is_some_and(|until| now >= until);
+            let expired = over || held.expired(now);
+            if let Some(seconds) = self.spec.lifetime_s(now).filter(|_| !present && !expired && !held.wanted.check) {
                 warn(&format!("{ip} was removed by somebody else and is put back"));
-                if let Err(e) = held.claim.set(&mut self.rtnl, Some(self.spec.lifetime_s())) {
+                if let Err(e) = held.claim.set(&mut self.rtnl, Some(seconds)) {
                     warn(&e.to_string());
                 } else {
                     held.renewed = now;
+                    held.lifetime = u64::from(seconds) * 1000;
                     held.schedule = held.claim.schedule(now, held.wanted.reroute());
                     continue;
                 }
             }
-            if !present && expired {
-                warn(&format!("{ip} expired: this process was not scheduled for more than {lifetime_ms} ms"));
+            if !present && over {
+                warn(&format!("{ip} is given up: the lease to hold it has ended"));
+            } else if !present && expired {
+                warn(&format!("{ip} expired: this process was not scheduled for more than {} ms", held.lifetime));
             }
             held.present = present;
             if present {
@@ -307,36 +350,5 @@ impl Holder {
             }
         }
         first_error.map_or(Ok(()), |e| Err(e.into()))
-    }
-}
-
-/// `sk-vip watch`.
-pub fn watch(path: &Path, once: bool) -> Result<u8, Failure> {
-    let spec = Spec::read(path)?;
-    let mut orders = Orders::open()?;
-    let mut monitor = Monitor::open()?;
-    let mut rtnl = Rtnl::open()?;
-    let emitter = Emitter::new("sk-vip", &spec.node, &spec.module);
-    let (links, addresses) = (rtnl.links()?, rtnl.addresses()?);
-    let mut interfaces = Interfaces::default();
-    for wanted in spec.addresses.iter().filter(|w| w.interface_check) {
-        match place(wanted.address, wanted.prefix, wanted.interface.as_deref(), &links, &addresses) {
-            Ok(place) => interfaces.watch(place.subnet, &place.link.name),
-            // It may appear later (a driver loaded late, a bond set up by hand): down until then.
-            Err(NetError::UnknownInterface { name }) => {
-                let full = if wanted.address.is_ipv4() { 32 } else { 128 };
-                interfaces.watch(Subnet::of(wanted.address, wanted.prefix.unwrap_or(full)), &name);
-            }
-            Err(e) => return Err(e.into()),
-        }
-    }
-    loop {
-        for report in interfaces.update(&rtnl.links()?) {
-            emitter.emit("intf", &report)?;
-        }
-        if once || orders.wait(&monitor, None)? {
-            return Ok(0);
-        }
-        monitor.read()?;
     }
 }

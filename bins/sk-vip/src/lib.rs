@@ -3,8 +3,8 @@
 mod claim;
 mod cli;
 mod hold;
-mod interfaces;
 mod oneshot;
 mod spec;
+mod watch;
 
 pub use cli::{command, main};

@@ -6,6 +6,9 @@ use serde::Deserialize;
 use std::net::IpAddr;
 use std::path::Path;
 
+/// With less than this left of a lease an address is not renewed; this process removes it at the end.
+const SHORTEST_MS: u64 = 500;
+
 /// `hold --spec` and `watch --spec`; unknown members are ignored.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Spec {
@@ -19,6 +22,9 @@ pub struct Spec {
     pub lifetime_ms: u64,
     #[serde(default = "yes")]
     pub probe: bool,
+    /// The addresses may be held until then (`CLOCK_BOOTTIME`, milliseconds), which orders extend. Absent: as long as the runner lives.
+    #[serde(default)]
+    pub lease_until_ms: Option<u64>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -36,6 +42,9 @@ pub struct Wanted {
     /// Report `intf`.
     #[serde(default = "yes")]
     pub interface_check: bool,
+    /// `watch` reports `connections`.
+    #[serde(default)]
+    pub connections: bool,
     #[serde(default)]
     pub arp_reroute: bool,
     #[serde(default = "arp_interval")]
@@ -94,9 +103,18 @@ impl Spec {
         Ok(self)
     }
 
-    /// The lifetime given to the kernel, in seconds, rounded up.
-    pub fn lifetime_s(&self) -> u32 {
-        u32::try_from(self.lifetime_ms.div_ceil(1000)).unwrap_or(u32::MAX - 1)
+    /// The lifetime to give to the kernel now, in seconds; None: the addresses may not be held any more. The kernel counts whole seconds, and looks up
+    /// to one second late: what exceeds the lease by that is part of the margin that a rival waits (`LEASE_MARGIN_MS`).
+    pub fn lifetime_s(&self, now_ms: u64) -> Option<u32> {
+        let usual = self.lifetime_ms.div_ceil(1000);
+        let seconds = match self.lease_until_ms {
+            None => usual,
+            Some(until) => match until.saturating_sub(now_ms) {
+                left if left < SHORTEST_MS => return None,
+                left => usual.min((left / 1000).max(1)),
+            },
+        };
+        Some(u32::try_from(seconds).unwrap_or(u32::MAX - 1))
     }
 }
 
@@ -118,10 +136,30 @@ mod tests {
     fn defaults_are_those_of_the_configuration() {
         let spec = read(r#"{"module":"m","addresses":[{"address":"10.0.0.50"}],"later":1}"#).unwrap();
         assert!(spec.tcp_reset && spec.probe);
-        assert_eq!(spec.lifetime_s(), 6);
+        assert_eq!(spec.lifetime_s(0), Some(6));
         let [wanted] = spec.addresses.as_slice() else { panic!("one address") };
         assert!(wanted.check && wanted.interface_check && wanted.reroute().is_none());
         assert_eq!(wanted.place, Where::OneSideAlias);
+    }
+
+    #[test]
+    fn the_kernel_is_never_given_more_than_is_left_of_the_lease_and_half_a_second() {
+        let mut spec = read(r#"{"module":"m","addresses":[],"lease_until_ms":100000}"#).unwrap();
+        for (now, wanted) in [
+            (90_000, Some(6)),
+            (94_001, Some(5)),
+            (98_500, Some(1)),
+            (99_001, Some(1)),
+            (99_500, Some(1)),
+            (99_501, None),
+            (100_000, None),
+            (200_000, None),
+        ] {
+            assert_eq!(spec.lifetime_s(now), wanted, "{now}");
+            assert!(wanted.is_none_or(|s| now + u64::from(s) * 1000 <= 100_500));
+        }
+        spec.lease_until_ms = None;
+        assert_eq!(spec.lifetime_s(200_000), Some(6));
     }
 
     #[test]

@@ -157,6 +157,23 @@ fn carrier_changes_are_reported_by_hold_and_watch() {
 }
 
 #[test]
+fn the_connections_of_an_address_are_counted_where_that_is_wanted() {
+    let net = Switch::new();
+    let hold = net.start("a", "hold", PLAIN, "");
+    hold.event("held");
+    let server = net.inside("a", || {
+        let listener = TcpListener::bind("10.0.0.50:7000").unwrap();
+        (listener.accept().unwrap().0, listener)
+    });
+    let client = net.inside("c", || eventually("the server to listen", || TcpStream::connect("10.0.0.50:7000").ok()));
+    let _both = (client.join().unwrap(), server.join().unwrap());
+    let watched = r#"{"address":"10.0.0.50","connections":true},{"address":"10.0.0.51"}"#;
+    let watch = net.start("a", "watch", watched, "");
+    let event = watch.event("connections");
+    assert_eq!((&event["address"], &event["value"]), (&VIP.into(), &1.into()));
+}
+
+#[test]
 fn the_address_is_announced_again_when_the_cable_is_back() {
     let net = Switch::new();
     let life = net.start("a", "hold", r#"{"address":"10.0.0.50","interface_check":false}"#, "");

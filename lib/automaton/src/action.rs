@@ -1,5 +1,6 @@
 //! What the core wants done. The runner executes actions in the order given and reports completions as events.
 
+use crate::arbitration::Request;
 use crate::state::{Persisted, Published, State};
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +14,12 @@ pub enum Action {
     Replicate { id: u64, order: ReplicaOrder },
     /// Add and hold, or release, the module's addresses. Answered by `VipDone` / `VipFailed`.
     Vip { id: u64, held: bool },
+    /// Farm: how much of the traffic of the held addresses this node asks for. Answered by `FarmDone` / `FarmFailed`.
+    Farm { id: u64, traffic: Traffic },
+    /// A question to the arbiter. Answered by `Event::Arbiter`, also when there is no answer.
+    Arbitrate { id: u64, request: Request },
+    /// This node may acknowledge writes and hold its addresses until then (monotonic clock, ms), and not longer. Never goes back.
+    Lease { until_ms: u64 },
     /// Which long-lived children run: heartbeat, errd, interface watch, replication engine.
     Children { heartbeat: bool, errd: bool, replicate: bool },
     /// Process classes to watch from now on (`prim`, `second`, `both`, `pre`, `sec`).
@@ -33,6 +40,25 @@ pub enum Action {
     Refuse { error: String, hint: String },
     /// `automatic_reboot`.
     Reboot,
+}
+
+/// What a node of a farm asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Traffic {
+    /// None that another node could serve: the application is not up yet, or is about to stop.
+    Standby,
+    /// Its share.
+    Open,
+}
+
+impl Traffic {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Standby => "standby",
+            Self::Open => "open",
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

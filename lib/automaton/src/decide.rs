@@ -1,10 +1,11 @@
 //! Who may serve: the decision of a starting node, the choice between two starting nodes, the end of a split brain.
 
-use crate::state::{DefaultPrimary, Published, Settings, StateName};
+use crate::state::{Arbiter, DefaultPrimary, Published, Settings, StateName};
 use lineage::{Relation, Standing};
+use serde::{Deserialize, Serialize};
 
 /// What the operator asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Intent {
     Start,
     Prim,
@@ -76,6 +77,8 @@ pub(crate) fn start(intent: Intent, me: &Published, peer: Peer<'_>, settings: &S
         }
         (Intent::Prim | Intent::PrimForce, None) => Decision::Alone { force: true },
         (Intent::Second { .. }, None) => Decision::Refuse(Why::PeerIsNotPrimary),
+        // With a store no two nodes serve: one that still says so while we are ahead of it has lost the right to, and is about to notice.
+        (Intent::Start, Some(p)) if lapsed(me, p, settings) => Decision::Await,
         (Intent::Second { full }, Some(p)) => follow(me, p, full, settings),
         (Intent::Start, Some(p)) => follow(me, p, false, settings),
         (Intent::Start, None) => match peer {
@@ -83,6 +86,13 @@ pub(crate) fn start(intent: Intent, me: &Published, peer: Peer<'_>, settings: &S
             _ => without_peer(me, settings),
         },
     }
+}
+
+fn lapsed(me: &Published, peer: &Published, settings: &Settings) -> bool {
+    matches!(settings.arbiter, Arbiter::Store { .. })
+        && settings.replicated
+        && me.standing.is_up_to_date()
+        && me.lineage.compare(&peer.lineage) == Relation::Newer
 }
 
 fn follow(me: &Published, peer: &Published, full: bool, settings: &Settings) -> Decision {
@@ -93,7 +103,7 @@ fn follow(me: &Published, peer: &Published, full: bool, settings: &Settings) -> 
     let outdate = settings.replicated
         && me.standing.is_up_to_date()
         && (me.standing == Standing::Alone || me.lineage.compare(&peer.lineage) != Relation::Same);
-    Decision::Second { full, outdate }
+    Decision::Second { full: full || peer.full_wanted, outdate }
 }
 
 fn without_peer(me: &Published, settings: &Settings) -> Decision {
@@ -139,7 +149,7 @@ pub(crate) fn choose(me: &Published, peer: &Published, settings: &Settings) -> C
     let nobody = |why| Choice::Nobody(why);
     match me.lineage.compare(&peer.lineage) {
         Relation::BothBlank => nobody(Why::NoData),
-        Relation::Diverged => nobody(Why::Diverged),
+        Relation::Diverged => after_split(me, peer, settings),
         Relation::Newer if may_win(me, peer) => Choice::Me,
         Relation::Older if may_win(peer, me) => Choice::Peer,
         Relation::Newer | Relation::Older => nobody(own_reason(me)),
@@ -153,6 +163,24 @@ pub(crate) fn choose(me: &Published, peer: &Published, settings: &Settings) -> C
                 _ => tie(me, peer, settings),
             },
         },
+    }
+}
+
+/// Both changed the data separately, and neither serves now. The owner of a newest epoch may serve unasked, and does so before a
+/// node that has given its own up. Two owners with a common past choose as a split brain that heals while both serve; what only
+/// the loser has is kept aside. Without a common past they were never a pair: the operator must say.
+fn after_split(me: &Published, peer: &Published, settings: &Settings) -> Choice {
+    match (me.standing == Standing::Alone, peer.standing == Standing::Alone) {
+        (true, false) => Choice::Me,
+        (false, true) => Choice::Peer,
+        (true, true) if me.lineage.shares_past(&peer.lineage) => {
+            if stays_after_split(me, peer, settings) {
+                Choice::Me
+            } else {
+                Choice::Peer
+            }
+        }
+        _ => Choice::Nobody(Why::Diverged),
     }
 }
 
@@ -184,7 +212,7 @@ fn tie(me: &Published, peer: &Published, settings: &Settings) -> Choice {
     if settings.node < settings.peer { Choice::Me } else { Choice::Peer }
 }
 
-/// Both serve and hear each other again: whether this node is the one that stays.
+/// Both serve, or did, and hear each other again: whether this node is the one that stays.
 pub(crate) fn stays_after_split(me: &Published, peer: &Published, settings: &Settings) -> bool {
     if settings.replicated {
         match me.lineage.compare(&peer.lineage) {

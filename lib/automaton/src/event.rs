@@ -1,6 +1,7 @@
 //! What the core is told. Every event is one line of the module's journal.
 
-use crate::state::Published;
+use crate::arbitration::Answer;
+use crate::state::{Published, Settings};
 use lineage::{Lineage, Standing};
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +22,8 @@ pub enum Verb {
     Swap,
     /// Stop at the shutdown of the host: like stop, but the module stays wanted.
     Shutdown,
+    /// The module's configuration or the cluster's was changed: run the script `update`.
+    Update,
 }
 
 /// The replication engine's snapshot.
@@ -55,6 +58,21 @@ pub enum ReplicaPeer {
     Left,
 }
 
+/// What, other than silence, says that the peer's module has ended without a goodbye.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Evidence {
+    /// The peer's host says so itself, authenticated: the kernel there reported the death of the module's runner.
+    RunnerDead,
+    /// The peer's host answers on every link that is up, again and again, that nobody listens to heartbeats. Not
+    /// authenticated, so only a hint.
+    PortUnreachable,
+    /// A kind that this version does not know.
+    #[default]
+    #[serde(other)]
+    Unknown,
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
@@ -82,6 +100,12 @@ pub enum Event {
     PeerDown,
     /// A heartbeat of the peer arrived after silence (its state follows).
     PeerUp,
+    /// The life of the peer that reported last has ended without a goodbye. Known before the heartbeat timeout, at most
+    /// once for each of its lives.
+    PeerGone {
+        #[serde(default)]
+        evidence: Evidence,
+    },
     /// Completion of `Action::Script` number `id`. `exit`: None when killed at its timeout.
     ScriptDone {
         id: u64,
@@ -112,6 +136,15 @@ pub enum Event {
         id: u64,
         reason: String,
     },
+    /// Answer to `Action::Farm` number `id`.
+    FarmDone {
+        id: u64,
+    },
+    /// E.g. the kernel refused the filter.
+    FarmFailed {
+        id: u64,
+        reason: String,
+    },
     /// Answer to `Action::Bye`.
     ByeDone,
     /// A resource changed: `class.id`, e.g. `ip.10.0.0.50` down, `intf.10.0.0.0` down, `proc.x` down, `custom.x` up.
@@ -120,12 +153,32 @@ pub enum Event {
         value: String,
         origin: String,
     },
+    /// Answer to `Action::Arbitrate` number `id`.
+    Arbiter {
+        id: u64,
+        answer: Answer,
+    },
     /// `failover on|off`.
     SetFailover {
         on: bool,
         origin: String,
     },
+    /// `checker on|off`.
+    SetCheckers {
+        on: bool,
+        origin: String,
+    },
     ResetLoop,
+    /// errd found services missing that may be restarted alone (`restart_services`): scripts are told which. Counted by maxloop.
+    RestartServices {
+        services: Vec<String>,
+        identity: String,
+    },
+    /// A configuration was applied. In STOP all of it counts; while the module runs, what a running module cannot change stays.
+    Settings {
+        settings: Box<Settings>,
+        origin: String,
+    },
     /// `incloop`: a handler counts an automatic action of its own (see `Core::loop_reached`).
     IncLoop {
         identity: String,

@@ -1,7 +1,9 @@
 //! What is done, in which order, for each transition: the table behind the core and `sk-module plan`.
 
-use crate::action::{PeerMode, ReplicaOrder};
-use crate::state::{Readiness, Settings, State, StateName};
+mod up;
+
+use crate::action::{PeerMode, ReplicaOrder, Traffic};
+use crate::state::{Mode, Readiness, Settings, State, StateName};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -15,6 +17,8 @@ pub enum Step {
     Script { name: String, args: Vec<String>, force: bool },
     /// The module's addresses taken or released.
     Vip { held: bool },
+    /// Farm: how much of the traffic this node asks for.
+    Farm { traffic: Traffic },
     /// Order to the replication engine.
     Replicate { order: ReplicaOrder },
     /// A class of watched processes enabled or disabled.
@@ -55,7 +59,10 @@ pub(crate) struct Request<'a> {
 }
 
 pub(crate) fn build(request: &Request<'_>, settings: &Settings) -> Vec<Step> {
-    use StateName::{Alone, Prim, Second, Stop, Wait};
+    use StateName::{Alone, Prim, Second, Stop, Up, Wait};
+    if settings.mode != Mode::Mirror {
+        return up::build(request, settings);
+    }
     let mut p = Plan::new(request.from, request.to, request.action, settings);
     match (request.from, request.to) {
         (Stop, Wait) => {
@@ -164,7 +171,7 @@ pub(crate) fn build(request: &Request<'_>, settings: &Settings) -> Vec<Step> {
             steps.extend(build(&Request { from: Wait, to, ..*request }, settings));
             return steps;
         }
-        (Wait, Wait) | (Stop, Stop) => {}
+        (Wait, Wait) | (Stop, Stop) | (Up, _) | (_, Up) => {}
     }
     p.steps
 }
@@ -279,6 +286,7 @@ impl fmt::Display for Step {
             }
             Self::Script { name, args, .. } => write!(f, "script {name} {}", args.join(" ")),
             Self::Vip { held } => write!(f, "vip {}", on(held)),
+            Self::Farm { traffic } => write!(f, "traffic {}", traffic.as_str()),
             Self::Replicate { order } => match order {
                 ReplicaOrder::Primary { peer, force } => {
                     write!(f, "replicate primary peer={}{}", mode(*peer), if *force { " force" } else { "" })

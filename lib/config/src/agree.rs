@@ -1,9 +1,13 @@
 //! Does a module fit its cluster, and which addresses do its links have on a node?
 
-use crate::cluster::{Cluster, Lan};
+use crate::cluster::{Cluster, Lan, LanNode};
 use crate::diagnostic::{At, Diagnostics, quoted};
-use crate::model::{DefaultPrim, Module, Network};
+use crate::farm::Farm;
+use crate::model::{DefaultPrim, Heart, Mode, Module, Network};
 use std::time::Duration;
+
+/// Most nodes of a farm.
+const FARM_NODES_MAX: usize = 32;
 
 /// The module's links as seen by one of its two nodes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,16 +37,45 @@ pub struct Pair {
     pub peer: String,
 }
 
-/// Whether the module's lans exist, hold the same two nodes, and its default primary is one of them. Places are those of the
-/// module's file.
+/// The networks of a farm as seen by one of its nodes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FarmLinks {
+    pub node: String,
+    /// All nodes of the farm, this one too, in the order of the cluster's file.
+    pub nodes: Vec<String>,
+    /// The lans that this node is on.
+    pub lans: Vec<FarmNetwork>,
+}
+
+/// One lan of a farm.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FarmNetwork {
+    pub ident: String,
+    /// Node and address: of this node the one configured here, of the others where they are reached.
+    pub nodes: Vec<(String, String)>,
+}
+
+/// Whether the module's lans exist and hold the nodes that a module of its kind needs, and its nodes are those of the cluster.
+/// Places are those of the module's file.
 pub fn check_module_against_cluster(module: &Module, cluster: &Cluster) -> Diagnostics {
     let mut found = Diagnostics::new(module.source.clone());
+    match &module.mode {
+        Mode::Mirror(heart) => check_mirror(module, heart, cluster, &mut found),
+        Mode::Farm(farm) => check_farm(module, farm, cluster, &mut found),
+        Mode::Light => {}
+    }
+    check_addresses(module, cluster, &mut found);
+    found.sort();
+    found
+}
+
+fn check_mirror(module: &Module, heart: &Heart, cluster: &Cluster, found: &mut Diagnostics) {
     let mut nodes: Option<(Vec<&str>, &str)> = None;
     let flow = module.rfs.as_ref().and_then(|r| r.flow.as_ref());
-    let networks = module.heart.heartbeats.iter().map(|h| (&h.network, h.at)).chain(flow.map(|f| (&f.network, f.at)));
+    let networks = heart.heartbeats.iter().map(|h| (&h.network, h.at)).chain(flow.map(|f| (&f.network, f.at)));
     for (network, at) in networks {
         let Some(lan) = find(network, cluster) else {
-            missing(network, at, cluster, &mut found);
+            missing(network, at, cluster, found);
             continue;
         };
         let mut members: Vec<&str> = lan.nodes.iter().map(|n| n.name.as_str()).collect();
@@ -79,6 +112,46 @@ pub fn check_module_against_cluster(module: &Module, cluster: &Cluster) -> Diagn
         let help = format!("write alone, lastprim, {}", nodes.join(" or "));
         found.error(module.service.default_prim_at.0, message, help);
     }
+}
+
+fn check_farm(module: &Module, farm: &Farm, cluster: &Cluster, found: &mut Diagnostics) {
+    let mut complete = true;
+    for lan in &farm.lans {
+        let Some(known) = find(&lan.network, cluster) else {
+            missing(&lan.network, lan.at, cluster, found);
+            complete = false;
+            continue;
+        };
+        let (name, nodes) = (quoted(&known.name), known.nodes.len());
+        if nodes < 2 {
+            let message = format!("lan {name} has {nodes} node(s); a farm runs on two or more");
+            found.error(lan.at.0, message, "use a lan with the nodes of this module");
+        } else if nodes > FARM_NODES_MAX {
+            let message = format!("lan {name} has {nodes} nodes; a farm runs on {FARM_NODES_MAX} at most");
+            found.error(lan.at.0, message, "define a lan with the nodes of this module in cluster.xml");
+        }
+    }
+    let nodes = farm_nodes(farm, cluster);
+    if !complete {
+        return;
+    }
+    for group in module.vip.iter().flat_map(|v| &v.groups) {
+        let Some(hosts) = &group.hosts else { continue };
+        for host in hosts.iter().filter(|h| !nodes.contains(&h.name.as_str())) {
+            let message = format!("host {} is not a node of this farm", quoted(&host.name));
+            found.error(host.at.0, message, format!("nodes of its lans in cluster.xml: {}", nodes.join(", ")));
+        }
+        let left_out: Vec<&str> = nodes.iter().filter(|n| !hosts.iter().any(|h| h.name == **n)).copied().collect();
+        if !left_out.is_empty() {
+            let message = format!("group {} does not name {}", quoted(&group.name), left_out.join(", "));
+            let help =
+                "what is not named gets no traffic of the group; name it with power=\"0\" to say that this is meant";
+            found.warning(group.at.0, message, help);
+        }
+    }
+}
+
+fn check_addresses(module: &Module, cluster: &Cluster, found: &mut Diagnostics) {
     if let Some(vip) = &module.vip {
         for address in vip.interfaces.iter().flat_map(|i| &i.addresses) {
             let taken = cluster.lans.iter().find_map(|lan| {
@@ -96,8 +169,6 @@ pub fn check_module_against_cluster(module: &Module, cluster: &Cluster) -> Diagn
             }
         }
     }
-    found.sort();
-    found
 }
 
 /// The module's links on `node`. `None` when the module does not fit the cluster or does not run on `node`;
@@ -114,7 +185,7 @@ pub fn links(module: &Module, cluster: &Cluster, node: &str) -> Option<Links> {
     };
     let mut peer: Option<String> = None;
     let mut heartbeats = Vec::new();
-    for beat in &module.heart.heartbeats {
+    for beat in &module.heart()?.heartbeats {
         let (addresses, name) = pair(&beat.network)?;
         if peer.get_or_insert_with(|| name.clone()) != &name {
             return None;
@@ -132,6 +203,29 @@ pub fn links(module: &Module, cluster: &Cluster, node: &str) -> Option<Links> {
         }
     };
     Some(Links { node: node.to_owned(), peer: peer?, heartbeats, replication })
+}
+
+/// The farm's networks on `node`. `None` when the module is no farm, does not fit the cluster or does not run on `node`.
+pub fn farm_links(module: &Module, cluster: &Cluster, node: &str) -> Option<FarmLinks> {
+    let farm = module.farm()?;
+    let mut lans: Vec<FarmNetwork> = Vec::new();
+    for lan in &farm.lans {
+        let lan = find(&lan.network, cluster)?;
+        if lan.node(node).is_none() {
+            continue;
+        }
+        let address = |n: &LanNode| if n.name == node { n.local().to_owned() } else { n.address.clone() };
+        let nodes = lan.nodes.iter().map(|n| (n.name.clone(), address(n))).collect();
+        lans.push(FarmNetwork { ident: lan.name.clone(), nodes });
+    }
+    let nodes = farm_nodes(farm, cluster).into_iter().map(str::to_owned).collect();
+    (!lans.is_empty()).then(|| FarmLinks { node: node.to_owned(), nodes, lans })
+}
+
+/// The nodes of all lans of a farm, in the order of the cluster's file.
+fn farm_nodes<'c>(farm: &Farm, cluster: &'c Cluster) -> Vec<&'c str> {
+    let lans: Vec<&Lan> = farm.lans.iter().filter_map(|l| find(&l.network, cluster)).collect();
+    cluster.nodes().into_iter().filter(|n| lans.iter().any(|l| l.node(n).is_some())).collect()
 }
 
 fn find<'c>(network: &Network, cluster: &'c Cluster) -> Option<&'c Lan> {

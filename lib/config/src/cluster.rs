@@ -52,6 +52,11 @@ impl Cluster {
         names
     }
 
+    /// Names of nodes and the addresses that they have themselves, as `sys::node::own` wants them.
+    pub fn own_addresses(&self) -> impl Iterator<Item = (&str, &str)> + Clone {
+        self.lans.iter().flat_map(|l| &l.nodes).map(|n| (n.name.as_str(), n.local()))
+    }
+
     pub fn lan(&self, name: &str) -> Option<&Lan> {
         self.lans.iter().find(|l| l.name == name)
     }

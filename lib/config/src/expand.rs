@@ -1,15 +1,19 @@
 //! How does a module read with its macros expanded and its defaults written out (`safeconf.xml`)?
 
+mod checks;
+
+use crate::balancing::Group;
 use crate::duration::Unit;
+use crate::farm::Farm;
 use crate::model::{
-    Async, Boot, DefaultPrim, Errd, Heart, Module, Network, NotReplicated, Rfs, Service, Sync, User, Vip,
+    Async, Boot, DefaultPrim, Errd, Heart, Mode, Module, Network, NotReplicated, Rfs, Sync, User, Vip, VirtualMac,
 };
-use crate::vip::mask_of;
+use crate::vip::{mac_text, mask_of};
 use std::fmt::Write as _;
 use std::time::Duration;
 
 /// Writes one element after the other, indented.
-struct Writer {
+pub(crate) struct Writer {
     out: String,
     open: Vec<&'static str>,
 }
@@ -29,7 +33,12 @@ impl Writer {
         self.out.push('\n');
     }
 
-    fn empty(&mut self, name: &str, attributes: Attributes<'_>) {
+    /// Neither rules nor labels can hold the end of a section.
+    fn section(&mut self, text: &str) {
+        let _ = writeln!(self.out, "<![CDATA[\n{text}\n]]>");
+    }
+
+    pub fn empty(&mut self, name: &str, attributes: Attributes<'_>) {
         self.tag(name, attributes, "/>");
     }
 
@@ -46,7 +55,8 @@ impl Writer {
     }
 }
 
-fn escape(value: &str) -> String {
+/// A text as the value of an attribute in double quotes.
+pub fn escape(value: &str) -> String {
     let mut out = String::with_capacity(value.len());
     for c in value.chars() {
         match c {
@@ -80,8 +90,12 @@ impl Module {
     pub fn expanded_xml(&self) -> String {
         let mut w = Writer { out: "<!DOCTYPE safe>\n".to_owned(), open: Vec::new() };
         w.open("safe", &[]);
-        service(&mut w, &self.service);
-        heart(&mut w, &self.heart);
+        service(&mut w, self);
+        match &self.mode {
+            Mode::Mirror(heart) => write_heart(&mut w, heart),
+            Mode::Farm(farm) => write_farm(&mut w, farm),
+            Mode::Light => {}
+        }
         if let Some(vip) = &self.vip {
             write_vip(&mut w, vip);
         }
@@ -94,13 +108,28 @@ impl Module {
         if let Some(errd) = &self.errd {
             write_errd(&mut w, errd);
         }
+        if !self.vhost.is_empty() {
+            w.open("vhost", &[]);
+            for host in &self.vhost {
+                let attributes = [
+                    ("name", host.name.clone()),
+                    ("envfile", host.env_file.clone()),
+                    ("when", host.when.as_str().to_owned()),
+                ];
+                w.empty("virtualhostname", &attributes);
+            }
+            w.close();
+        }
+        checks::write(&mut w, &self.checks);
+        checks::write_failover(&mut w, &self.failover);
         w.close();
         w.close();
         w.out
     }
 }
 
-fn service(w: &mut Writer, s: &Service) {
+fn service(w: &mut Writer, module: &Module) {
+    let s = &module.service;
     let boot = match s.boot {
         Boot::On => "on",
         Boot::Off => "off",
@@ -112,22 +141,49 @@ fn service(w: &mut Writer, s: &Service) {
         DefaultPrim::LastPrim => "lastprim",
         DefaultPrim::Node(name) => name,
     };
-    w.open(
-        "service",
-        &[
-            ("mode", "mirror".to_owned()),
-            ("boot", boot.to_owned()),
-            ("boot_delay", seconds(s.boot_delay)),
-            ("failover", on_off(s.failover)),
-            ("defaultprim", default_prim.to_owned()),
-            ("maxloop", s.max_loop.to_string()),
-            ("loop_interval", Unit::Hours.write(s.loop_interval)),
-            ("automatic_reboot", on_off(s.automatic_reboot)),
-        ],
-    );
+    let mut attributes = vec![
+        ("mode", module.mode.as_str().to_owned()),
+        ("boot", boot.to_owned()),
+        ("boot_delay", seconds(s.boot_delay)),
+    ];
+    if module.heart().is_some() {
+        attributes.push(("failover", on_off(s.failover)));
+        attributes.push(("defaultprim", default_prim.to_owned()));
+    }
+    attributes.extend([
+        ("maxloop", s.max_loop.to_string()),
+        ("loop_interval", Unit::Hours.write(s.loop_interval)),
+        ("automatic_reboot", on_off(s.automatic_reboot)),
+    ]);
+    w.open("service", &attributes);
 }
 
-fn heart(w: &mut Writer, heart: &Heart) {
+fn write_farm(w: &mut Writer, farm: &Farm) {
+    let mut attributes = vec![
+        ("pulse", milliseconds(farm.pulse)),
+        ("mlost_count", farm.leader_missed.to_string()),
+        ("slost_count", farm.follower_missed.to_string()),
+    ];
+    if let Some(port) = farm.port {
+        attributes.insert(0, ("port", port.to_string()));
+    }
+    w.open("farm", &attributes);
+    for lan in &farm.lans {
+        match &lan.network {
+            Network::Lan(name) => w.empty("lan", &[("name", name.clone())]),
+            Network::Addresses(addresses) => {
+                w.open("lan", &[]);
+                for address in addresses {
+                    w.empty("node", &[("addr", bracketed(address))]);
+                }
+                w.close();
+            }
+        }
+    }
+    w.close();
+}
+
+fn write_heart(w: &mut Writer, heart: &Heart) {
     let mut attributes = vec![("pulse", milliseconds(heart.pulse)), ("timeout", milliseconds(heart.timeout))];
     if let Some(port) = heart.port {
         attributes.insert(0, ("port", port.to_string()));
@@ -165,7 +221,11 @@ fn bracketed(address: &str) -> String {
 }
 
 fn write_vip(w: &mut Writer, vip: &Vip) {
-    w.open("vip", &[("tcpreset", on_off(vip.tcp_reset))]);
+    let mut attributes = vec![("tcpreset", on_off(vip.tcp_reset))];
+    if vip.script_control {
+        attributes.push(("scriptcontrol", on_off(true)));
+    }
+    w.open("vip", &attributes);
     w.open("interface_list", &[]);
     for interface in &vip.interfaces {
         let mut attributes = vec![
@@ -178,22 +238,66 @@ fn write_vip(w: &mut Writer, vip: &Vip) {
             attributes.insert(0, ("name", name.clone()));
         }
         w.open("interface", &attributes);
-        w.open("real_interface", &[]);
-        for address in &interface.addresses {
-            let mut attributes = vec![
-                ("addr", address.addr.clone()),
-                ("where", address.place.as_str().to_owned()),
-                ("check", on_off(address.check)),
-            ];
-            if let Some(prefix) = address.prefix {
-                attributes.push(("netmask", mask_of(prefix).to_string()));
+        // Addresses of one kind that stand together share an element, as they did in the file.
+        for together in interface.addresses.chunk_by(|a, b| a.mac == b.mac) {
+            match together.first().and_then(|a| a.mac) {
+                None => w.open("real_interface", &[]),
+                Some(mac) => {
+                    let mut attributes = vec![("type", mac.as_str().to_owned())];
+                    if let VirtualMac::Invisible(mac) = mac {
+                        attributes.push(("addr", mac_text(mac)));
+                    }
+                    w.open("virtual_interface", &attributes);
+                }
             }
-            w.empty("virtual_addr", &attributes);
+            for address in together {
+                let mut attributes = vec![
+                    ("addr", address.addr.clone()),
+                    ("where", address.place.as_str().to_owned()),
+                    ("check", on_off(address.check)),
+                    ("connections", on_off(address.connections)),
+                ];
+                if let Some(prefix) = address.prefix {
+                    attributes.push(("netmask", mask_of(prefix).to_string()));
+                }
+                w.empty("virtual_addr", &attributes);
+            }
+            w.close();
         }
-        w.close();
         w.close();
     }
     w.close();
+    if !vip.groups.is_empty() {
+        write_groups(w, &vip.groups);
+    }
+    w.close();
+}
+
+fn write_groups(w: &mut Writer, groups: &[Group]) {
+    w.open("loadbalancing_list", &[]);
+    for group in groups {
+        w.open("group", &[("name", group.name.clone())]);
+        if let Some(hosts) = &group.hosts {
+            w.open("cluster", &[]);
+            for host in hosts {
+                w.empty("host", &[("name", host.name.clone()), ("power", host.power.to_string())]);
+            }
+            w.close();
+        }
+        for rule in &group.rules {
+            let any = || "*".to_owned();
+            w.empty(
+                "rule",
+                &[
+                    ("virtual_addr", rule.addr.clone().unwrap_or_else(any)),
+                    ("port", rule.port.map_or_else(any, |p| p.to_string())),
+                    ("proto", rule.proto.as_str().to_owned()),
+                    ("filter", rule.filter.as_str().to_owned()),
+                ],
+            );
+        }
+        w.close();
+    }
     w.close();
 }
 
@@ -257,6 +361,12 @@ fn write_errd(w: &mut Writer, errd: &Errd) {
     w.open("errd", &[("polltimer", seconds(errd.poll_timer))]);
     for process in &errd.procs {
         let mut attributes = vec![("name", process.name.clone())];
+        if process.service {
+            attributes.push(("service", "yes".to_owned()));
+        }
+        if !process.restart_services.is_empty() {
+            attributes.push(("restart_services", process.restart_services.join(", ")));
+        }
         if let Some(regex) = &process.name_regex {
             attributes.push(("nameregex", regex.clone()));
         }

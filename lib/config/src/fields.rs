@@ -54,11 +54,16 @@ impl<'a> Fields<'a> {
         Some((value, attribute.span))
     }
 
-    pub fn mandatory(&mut self, name: &'static str, found: &mut Diagnostics) -> Option<(&'a str, Span)> {
+    /// Reports an attribute that is not there; its value is asked for by another method.
+    pub fn demand(&self, name: &str, found: &mut Diagnostics) {
         if !self.node.attributes.iter().any(|a| a.name == name) {
             let message = format!("<{}> has no attribute '{name}'", self.node.name);
             found.error(self.node.span, message, format!("add {name}=\"…\""));
         }
+    }
+
+    pub fn mandatory(&mut self, name: &'static str, found: &mut Diagnostics) -> Option<(&'a str, Span)> {
+        self.demand(name, found);
         self.text(name, found)
     }
 
@@ -188,7 +193,8 @@ pub(crate) fn only<'a>(node: &'a Node, name: &str, found: &mut Diagnostics) -> O
     first
 }
 
-pub(crate) fn placeholder(value: &str) -> bool {
+/// Whether a value is one that a template leaves to be filled in.
+pub fn placeholder(value: &str) -> bool {
     PLACEHOLDERS.contains(&value)
         || value.ends_with("TO_BE_DEFINED")
         || value.ends_with("TO_BE_CONFIGURED")

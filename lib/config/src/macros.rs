@@ -37,6 +37,13 @@ impl<'a> Macros<'a> {
         if node.name == "macro" {
             self.define(node, found);
         }
+        for words in &mut node.words {
+            if let Some(text) = self.text(&words.text, words.span, found)
+                && text != words.text
+            {
+                (words.text, words.moved) = (text, true);
+            }
+        }
         for child in &mut node.children {
             self.expand(child, found);
         }

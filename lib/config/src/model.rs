@@ -1,24 +1,26 @@
-//! What does a mirror's configuration say, as types?
+//! What does a module's configuration say, as types?
 
+use crate::balancing::Group;
+use crate::check::Checks;
 use crate::diagnostic::{At, Source};
+use crate::failover::Failover;
+use crate::farm::Farm;
 use serde::{Serialize, Serializer};
 use std::time::Duration;
 
-/// The UDP port of the heartbeats of module number `id` (from 1), unless the file says another.
-pub fn heart_port(id: u16) -> u16 {
-    8888_u16.saturating_add(id.saturating_sub(1))
-}
+/// The UDP port of the heartbeats of all modules whose file says no other: they share one stream of packets.
+pub const HEART_PORT: u16 = 8888;
 
 /// The TCP port of the replication of module number `id` (from 1).
 pub fn rfs_port(id: u16) -> u16 {
     5600_u16.saturating_add(id.saturating_sub(1).saturating_mul(4))
 }
 
-/// A mirror module: `userconfig.xml` with macros expanded and defaults filled in.
+/// A module: `userconfig.xml` with macros expanded and defaults filled in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Module {
+    pub mode: Mode,
     pub service: Service,
-    pub heart: Heart,
     /// Virtual addresses, when the module has any.
     pub vip: Option<Vip>,
     /// Replicated directories, when the module has any.
@@ -26,7 +28,33 @@ pub struct Module {
     /// `None`: scripts are never called.
     pub user: Option<User>,
     pub errd: Option<Errd>,
+    /// `<vhost>`: names of the host that the application sees.
+    pub vhost: Vec<crate::vhost::VirtualHostName>,
+    pub checks: Checks,
+    pub failover: Failover,
     pub(crate) source: Source,
+}
+
+/// `mode` of `<service>`, and what only modules of this kind have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Two nodes: one serves, the other is ready to.
+    Mirror(Heart),
+    /// Two nodes or more that serve at the same time.
+    Farm(Farm),
+    /// One node by itself.
+    Light,
+}
+
+impl Mode {
+    /// The word of the file.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Mirror(_) => "mirror",
+            Self::Farm(_) => "farm",
+            Self::Light => "light",
+        }
+    }
 }
 
 /// `<service>`.
@@ -71,7 +99,7 @@ pub enum DefaultPrim {
 /// `<heart>`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Heart {
-    /// `None`: derived from the module's number.
+    /// `None`: [`HEART_PORT`].
     pub port: Option<u16>,
     pub pulse: Duration,
     pub timeout: Duration,
@@ -103,7 +131,11 @@ pub enum Network {
 pub struct Vip {
     /// Reset connections before an address is removed.
     pub tcp_reset: bool,
+    /// Farm: traffic is opened and closed by the module's scripts.
+    pub script_control: bool,
     pub interfaces: Vec<Interface>,
+    /// Farm: what is shared out, and how.
+    pub groups: Vec<Group>,
 }
 
 /// `<interface>`.
@@ -129,9 +161,32 @@ pub struct VirtualAddress {
     pub place: Place,
     /// Watch that the address stays configured.
     pub check: bool,
+    /// Count its TCP connections, in the resource `connections.ADDRESS`.
+    pub connections: bool,
     /// Prefix length made of `netmask`; `None`: that of the interface.
     pub prefix: Option<u8>,
+    /// Farm: the MAC address that clients see. `None`: that of the interface, as in a mirror.
+    pub mac: Option<VirtualMac>,
     pub(crate) at: At,
+}
+
+/// `type` of `<virtual_interface>`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VirtualMac {
+    /// `vmac_directed`: the real address of one node at a time.
+    Directed,
+    /// `vmac_invisible`: an address of its own, which is never a source: switches flood what is sent to it.
+    Invisible([u8; 6]),
+}
+
+impl VirtualMac {
+    /// The word of the file.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Directed => "vmac_directed",
+            Self::Invisible(_) => "vmac_invisible",
+        }
+    }
 }
 
 /// `where` of a virtual address.
@@ -142,6 +197,8 @@ pub enum Place {
     OneSideAlias,
     /// The first address of the interface, on the primary: the source of outgoing connections.
     OneSide,
+    /// Farm: on every node that is UP.
+    Alias,
 }
 
 impl Place {
@@ -150,6 +207,7 @@ impl Place {
         match self {
             Self::OneSideAlias => "one_side_alias",
             Self::OneSide => "one_side",
+            Self::Alias => "alias",
         }
     }
 }
@@ -163,6 +221,8 @@ pub struct Rfs {
     pub send_timeout: Duration,
     /// Limit of resynchronisation, KB/s.
     pub rei_allowed_bandwidth_kbs: Option<u64>,
+    /// `syncdelta`: how old the last synchronisation may be for a node without its peer to serve all the same. None: never.
+    pub sync_delta: Option<Duration>,
     /// Replication network given by `<flow>`. See [`Module::replication_network`].
     pub flow: Option<Flow>,
     pub replicated: Vec<Replicated>,
@@ -248,6 +308,10 @@ pub struct Errd {
 pub struct Proc {
     /// The resource is `proc.NAME`; without `name_regex` also the command's name.
     pub name: String,
+    /// `name` is a unit of systemd, with or without its suffix.
+    pub service: bool,
+    /// What the scripts are told to restart alone; empty: the whole application.
+    pub restart_services: Vec<String>,
     pub name_regex: Option<String>,
     pub arg_regex: Option<String>,
     /// -1: any number is enough.
@@ -291,20 +355,50 @@ impl Serialize for ProcAction {
 }
 
 impl Module {
-    /// The port of all heartbeats, for module number `id` (from 1).
-    pub fn heart_port(&self, id: u16) -> u16 {
-        self.heart.port.unwrap_or_else(|| heart_port(id))
+    /// The resources (`class.id`) that are known before the module runs: checkers, heartbeats, watched processes.
+    pub fn known_resources(&self) -> Vec<String> {
+        let mut all: Vec<String> = self.checks.resources().into_iter().map(|(name, _)| name).collect();
+        if let Mode::Mirror(heart) = &self.mode {
+            all.extend(heart.heartbeats.iter().map(|beat| format!("heartbeat.{}", beat.ident)));
+        }
+        all.extend(self.errd.iter().flat_map(|e| &e.procs).map(|p| format!("proc.{}", p.name)));
+        all
     }
 
-    /// The longest heartbeat timeout.
+    /// All failover rules of the module.
+    pub fn rule_set(&self) -> rules::RuleSet {
+        self.failover.rule_set(&self.checks)
+    }
+
+    /// The heartbeats of a mirror.
+    pub fn heart(&self) -> Option<&Heart> {
+        match &self.mode {
+            Mode::Mirror(heart) => Some(heart),
+            Mode::Farm(_) | Mode::Light => None,
+        }
+    }
+
+    pub fn farm(&self) -> Option<&Farm> {
+        match &self.mode {
+            Mode::Farm(farm) => Some(farm),
+            Mode::Mirror(_) | Mode::Light => None,
+        }
+    }
+
+    /// The port of all its heartbeats.
+    pub fn heart_port(&self) -> u16 {
+        self.heart().and_then(|h| h.port).unwrap_or(HEART_PORT)
+    }
+
+    /// The longest heartbeat timeout of a mirror; zero for other modules.
     pub fn heartbeat_timeout(&self) -> Duration {
-        self.heart.heartbeats.iter().map(|h| h.timeout).max().unwrap_or(self.heart.timeout)
+        self.heart().map_or(Duration::ZERO, |h| h.heartbeats.iter().map(|h| h.timeout).max().unwrap_or(h.timeout))
     }
 
     /// The network that replication uses: `<flow>`, else the heartbeat `flow`, else the first heartbeat. `None` without `<rfs>`.
     pub fn replication_network(&self) -> Option<&Network> {
         let rfs = self.rfs.as_ref()?;
-        let heartbeats = &self.heart.heartbeats;
+        let heartbeats = &self.heart()?.heartbeats;
         rfs.flow
             .as_ref()
             .map(|f| &f.network)

@@ -49,12 +49,8 @@ pub(crate) fn read(element: &Node, found: &mut Diagnostics) -> Rfs {
         let help = "the _rfs_* callbacks would never be called; remove it if the module can do without them";
         found.error(f.place("scripts").0, "scripts=\"on\" is not supported yet", help);
     }
-    if let Some(delta) = f.duration("syncdelta", Unit::Minutes, found)
-        && delta > Duration::from_mins(1)
-    {
-        let help = "a node whose data may be old waits for its peer, or for the command prim; remove it to accept that";
-        found.error(f.place("syncdelta").0, "syncdelta above 1 minute is not supported yet", help);
-    }
+    // One minute and less say "off", as the original has it.
+    let sync_delta = f.duration("syncdelta", Unit::Minutes, found).filter(|delta| *delta > Duration::from_mins(1));
     f.not_supported("syncat", "replication is continuous; remove it to accept that", found);
     for (name, why) in WITHOUT_EFFECT {
         f.without_effect(name, why, found);
@@ -66,6 +62,7 @@ pub(crate) fn read(element: &Node, found: &mut Diagnostics) -> Rfs {
         sync: sync.unwrap_or(Sync::Fsync),
         send_timeout: send_timeout.unwrap_or(Duration::from_secs(30)),
         rei_allowed_bandwidth_kbs: bandwidth.and_then(|n| u64::try_from(n).ok()),
+        sync_delta,
         flow: None,
         replicated: Vec::new(),
     };

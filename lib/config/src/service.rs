@@ -1,4 +1,4 @@
-//! What do `<service>`, `<heart>`, `<user>` and `<errd>` of a mirror say?
+//! What do `<service>`, `<heart>`, `<user>` and `<errd>` say?
 
 use crate::cluster::host;
 use crate::diagnostic::{At, Diagnostics, quoted};
@@ -20,13 +20,19 @@ const OTHER_ACTIONS: [&str; 6] = ["wait", "swap", "start", "prim", "second", "re
 /// Set by the module for its scripts.
 const RESERVED: [&str; 7] = ["SAFE", "SAFEVAR", "SAFEBIN", "SAFEMODULE", "SAFEUSERBIN", "SAFEUSERCONF", "SAFEUSERVAR"];
 
-/// The attributes of a mirror's `<service>`, without `mode`, which is read before.
-pub(crate) fn service(mut f: Fields<'_>, found: &mut Diagnostics) -> Service {
+/// The attributes of `<service>`, without `mode`, which is read before.
+pub(crate) fn service(mut f: Fields<'_>, mode: &str, found: &mut Diagnostics) -> Service {
+    if mode != "mirror" {
+        for name in ["failover", "defaultprim"] {
+            f.without_effect(name, "it is for mirrors", found);
+        }
+    }
     let boots = [("on", Boot::On), ("off", Boot::Off), ("auto", Boot::Auto), ("ignore", Boot::Ignore)];
     let default_prim = match f.string("defaultprim", found).as_deref() {
         None | Some("alone") => DefaultPrim::Alone,
         Some("lastprim") => DefaultPrim::LastPrim,
-        Some(node) => DefaultPrim::Node(node.to_owned()),
+        Some(node) if mode == "mirror" => DefaultPrim::Node(node.to_owned()),
+        Some(_) => DefaultPrim::Alone,
     };
     let service = Service {
         boot: f.choice("boot", &boots, found).unwrap_or(Boot::Ignore),
@@ -223,16 +229,8 @@ fn process(element: &Node, found: &mut Diagnostics) -> Option<Proc> {
     no_children(element, found);
     let mut f = Fields::new(element);
     let name = f.mandatory("name", found);
-    let service = f.choice("service", &[("yes", true), ("no", false)], found);
-    if service == Some(true) {
-        let help = "watch the service's process instead: its command name, and argregex where that is not enough";
-        found.error(f.place("service").0, "service=\"yes\" is not supported yet", help);
-    }
-    f.not_supported(
-        "restart_services",
-        "it works on services, which are not watched yet; action=\"restart\" restarts the module's scripts",
-        found,
-    );
+    let service = f.choice("service", &[("yes", true), ("no", false)], found).unwrap_or(false);
+    let restart_services = f.text("restart_services", found);
     let name_regex = f.text("nameregex", found);
     let arg_regex = f.text("argregex", found);
     for (text, span) in [name_regex, arg_regex].into_iter().flatten() {
@@ -266,8 +264,24 @@ fn process(element: &Node, found: &mut Diagnostics) -> Option<Proc> {
         text
     });
     let action = process_action(action, class, found);
+    let restart_services = services(restart_services, service, &action, found);
+    if service {
+        for (regex, attribute) in [(name_regex, "nameregex"), (arg_regex, "argregex")] {
+            if let Some((_, span)) = regex {
+                let message = format!("{attribute} with service=\"yes\"");
+                found.error(span, message, "a service is found by its name alone; remove the expression");
+            }
+        }
+    }
     let (name, span) = name?;
-    if service != Some(true) && name_regex.is_none() && name.len() > COMM {
+    if service && !name.chars().all(|c| c.is_ascii_alphanumeric() || ":_.\\@-".contains(c)) {
+        found.error(
+            span,
+            format!("{} is not the name of a systemd unit", quoted(name)),
+            "write for instance postgresql or postgresql@15-main.service",
+        );
+    }
+    if !service && name_regex.is_none() && name.len() > COMM {
         let message = format!("{} is longer than the {COMM} bytes the kernel keeps of a command's name", quoted(name));
         let help = "shorten it to these bytes, or say which commands are meant with nameregex";
         found.error(span, message, help);
@@ -278,6 +292,8 @@ fn process(element: &Node, found: &mut Diagnostics) -> Option<Proc> {
     }
     Some(Proc {
         name: name.to_owned(),
+        service,
+        restart_services,
         name_regex: name_regex.map(|r| r.0.to_owned()),
         arg_regex: arg_regex.map(|r| r.0.to_owned()),
         at_least,
@@ -286,6 +302,25 @@ fn process(element: &Node, found: &mut Diagnostics) -> Option<Proc> {
         class: class?.to_owned(),
         start_after: u32::try_from(start_after).unwrap_or(0),
     })
+}
+
+/// The names of `restart_services`.
+fn services(
+    given: Option<(&str, crate::diagnostic::Span)>,
+    service: bool,
+    action: &ProcAction,
+    found: &mut Diagnostics,
+) -> Vec<String> {
+    let Some((text, span)) = given else { return Vec::new() };
+    if !service || *action != ProcAction::Restart {
+        let help = "it tells the scripts of action=\"restart\" which services to restart alone";
+        found.error(span, "restart_services needs service=\"yes\" and action=\"restart\"", help);
+    }
+    let names: Vec<String> = text.split(',').map(|name| name.trim().to_owned()).collect();
+    if names.iter().any(|name| name.is_empty() || name.len() > 255 || name.contains(char::is_control)) {
+        found.error(span, format!("{} is not a list of services", quoted(text)), "separate the names by commas");
+    }
+    names
 }
 
 fn process_action(

@@ -32,7 +32,21 @@ pub(crate) struct Node {
     pub span: Span,
     pub attributes: Vec<Attribute>,
     pub children: Vec<Node>,
+    /// Text between the tags, of the elements that may hold some.
+    pub words: Vec<Words>,
 }
+
+/// One piece of text, or one CDATA section without its brackets.
+#[derive(Clone, Debug)]
+pub(crate) struct Words {
+    pub text: String,
+    pub span: Span,
+    /// Macros were expanded in it: places inside of it are no longer those of the file.
+    pub moved: bool,
+}
+
+/// Elements whose text is a language of its own.
+const WITH_WORDS: [&str; 1] = ["failover"];
 
 /// All elements at the top of the text: a well-formed file has one. `None` when the text cannot be followed to its end;
 /// some error is then in `found`.
@@ -145,8 +159,20 @@ impl<'a> Builder<'a, '_> {
                     }
                 }
                 Ok(Event::Text(words)) => self.words(&words, span),
-                Ok(Event::CData(_) | Event::GeneralRef(_)) => {
-                    self.found.error(span, "text between elements", "values are written as attributes");
+                Ok(Event::CData(section)) => {
+                    let text: &str = &section;
+                    let start = span.start + "<![CDATA[".len();
+                    if !self.keep(text, Span { start, end: start + text.len() }) {
+                        self.found.error(span, "text between elements", "values are written as attributes");
+                    }
+                }
+                Ok(Event::GeneralRef(_)) => {
+                    let help = if self.may_hold_words() {
+                        "put the rules into <![CDATA[ … ]]>, where & stands for itself"
+                    } else {
+                        "values are written as attributes"
+                    };
+                    self.found.error(span, "text between elements", help);
                 }
                 Ok(Event::DocType(content)) => self.doctype(&content, span),
                 Ok(Event::Decl(declaration)) => self.declaration(&declaration, span),
@@ -167,6 +193,21 @@ impl<'a> Builder<'a, '_> {
             return None;
         }
         Some(self.roots)
+    }
+
+    fn may_hold_words(&self) -> bool {
+        self.stack.last().is_some_and(|n| WITH_WORDS.contains(&n.name.as_str()))
+    }
+
+    /// Keeps a text that its element may hold; whether it may.
+    fn keep(&mut self, text: &str, span: Span) -> bool {
+        if !self.may_hold_words() {
+            return false;
+        }
+        if let Some(node) = self.stack.last_mut() {
+            node.words.push(Words { text: text.to_owned(), span, moved: false });
+        }
+        true
     }
 
     fn add(&mut self, node: Node) {
@@ -197,6 +238,9 @@ impl<'a> Builder<'a, '_> {
     fn words(&mut self, words: &str, span: Span) {
         let trimmed = words.trim();
         if trimmed.is_empty() {
+            return;
+        }
+        if self.keep(words, span) {
             return;
         }
         let lead = words.len() - words.trim_start().len();
@@ -255,7 +299,7 @@ impl<'a> Builder<'a, '_> {
                 }
             }
         }
-        Node { name, span, attributes, children: Vec::new() }
+        Node { name, span, attributes, children: Vec::new(), words: Vec::new() }
     }
 
     fn check_name(&mut self, name: &str, span: Span) {

@@ -59,7 +59,7 @@ fn bad_files_are_refused_with_the_expected_words() {
 
 #[test]
 fn good_files_have_nothing_to_say() {
-    for name in ["smallest.xml", "everything.xml"] {
+    for name in ["smallest.xml", "everything.xml", "farm.xml", "light.xml"] {
         let (read_module, found) = parse_module(name, &read(&format!("good/{name}")), &environment);
         assert!(read_module.is_some() && found.is_empty(), "{}", found.plain());
     }
@@ -70,14 +70,14 @@ fn good_files_have_nothing_to_say() {
 #[test]
 fn defaults_are_those_of_the_reference() {
     let m = module(&read("good/smallest.xml"));
-    assert_eq!(m.heart.pulse, Duration::from_millis(700));
-    assert_eq!(m.heart.timeout, Duration::from_secs(30));
-    assert_eq!(m.heart.heartbeats[0].ident, "default");
+    assert_eq!(m.heart().unwrap().pulse, Duration::from_millis(700));
+    assert_eq!(m.heart().unwrap().timeout, Duration::from_secs(30));
+    assert_eq!(m.heart().unwrap().heartbeats[0].ident, "default");
     assert!(m.service.failover && m.service.max_loop == 3);
     assert_eq!(m.service.loop_interval, Duration::from_hours(24));
     assert_eq!(m.service.default_prim, DefaultPrim::Alone);
     assert!(m.vip.is_none() && m.rfs.is_none() && m.user.is_none() && m.errd.is_none());
-    assert_eq!((m.heart_port(1), m.heart_port(3)), (8888, 8890));
+    assert_eq!(m.heart_port(), 8888);
     assert_eq!((config::rfs_port(1), config::rfs_port(3)), (5600, 5608));
 }
 
@@ -87,7 +87,7 @@ fn everything_is_read() {
     assert_eq!(m.service.default_prim, DefaultPrim::Node("node1".into()));
     assert_eq!(m.service.boot_delay, Duration::from_mins(1));
     assert!(!m.service.failover && m.service.automatic_reboot);
-    assert_eq!(m.heart_port(7), 9000);
+    assert_eq!(m.heart_port(), 9000);
     assert_eq!(m.heartbeat_timeout(), Duration::from_secs(3));
     let errd = m.errd.as_ref().unwrap();
     assert_eq!(errd.procs[0].name, "ordersd");
@@ -112,7 +112,7 @@ fn everything_is_read() {
 
 #[test]
 fn the_expanded_file_means_the_same() {
-    for name in ["good/smallest.xml", "good/everything.xml"] {
+    for name in ["good/smallest.xml", "good/everything.xml", "good/farm.xml", "good/light.xml"] {
         let first = module(&read(name));
         let (second, found) = parse_module("safeconf.xml", &first.expanded_xml(), &|_| None);
         assert!(found.is_empty(), "{}\n{}", found.plain(), first.expanded_xml());

@@ -8,6 +8,10 @@
 //! extensions between two packets of a link is at most the link's timeout: a dead peer is noticed after at most twice
 //! the timeout, however much this host stutters.
 
+pub mod beat;
+pub mod carrier;
+pub mod farm;
+
 use std::collections::VecDeque;
 
 /// Replaced incarnations of the peer that are remembered, so that late packets of a former life change nothing.
@@ -61,6 +65,17 @@ struct Link {
     watch: Option<Watch>,
 }
 
+/// What a former watcher of the same peer had found out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    /// For each link whether it was up.
+    pub links: Vec<bool>,
+    /// A verdict was given: the peer was up once, or was said to be down.
+    pub judged: bool,
+    /// Incarnation and version of the newest state that was reported, while the peer is up.
+    pub newest: Option<(u64, u64)>,
+}
+
 /// Watches one peer over its links.
 #[derive(Clone, Debug)]
 pub struct Detector {
@@ -90,6 +105,34 @@ impl Detector {
             incarnation: None,
             retired: VecDeque::new(),
         }
+    }
+
+    /// Goes on where a former watcher ended. Links that were up have their full timeout from `now`: how long the last
+    /// packet is ago is not known.
+    pub fn resume(now: u64, links: &[LinkSpec], known: &Known) -> Self {
+        let mut detector = Self::new(now, links);
+        for (link, up) in detector.links.iter_mut().zip(&known.links) {
+            link.watch = up.then(|| Watch::new(now, link.timeout));
+        }
+        detector.up = detector.links.iter().any(|l| l.watch.is_some());
+        if detector.up {
+            detector.newest = known.newest;
+            detector.incarnation = known.newest.map(|(life, _)| life);
+        }
+        if known.judged || detector.up {
+            detector.start = None;
+        }
+        detector
+    }
+
+    /// Incarnation and version of the newest state that was reported; `None` while the peer is down.
+    pub fn reported(&self) -> Option<(u64, u64)> {
+        self.newest
+    }
+
+    /// Whether this life of the peer was replaced by another one.
+    pub fn is_retired(&self, incarnation: u64) -> bool {
+        self.retired.contains(&incarnation)
     }
 
     /// An authentic packet came over a link. `version` grows with every change of the state within one incarnation.

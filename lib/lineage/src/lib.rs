@@ -67,6 +67,11 @@ impl Lineage {
         self.0.iter().any(|e| e.id == id)
     }
 
+    /// Whether both have an epoch in common: once they were copies of each other.
+    pub fn shares_past(&self, other: &Self) -> bool {
+        self.0.iter().any(|epoch| other.contains(epoch.id))
+    }
+
     /// Begins a new epoch at `start`. Minting an epoch that is already the head is a no-op.
     pub fn mint(&mut self, id: EpochId, start: u64) {
         if self.head() == Some(id) {
@@ -74,6 +79,13 @@ impl Lineage {
         }
         self.0.insert(0, Epoch { id, start });
         self.0.truncate(EPOCHS_KEPT);
+    }
+
+    /// Whether a replica with this lineage may hold content that the one with lineage `theirs` never received. What a copy from there
+    /// overwrites or removes here must then be put aside first. `unshared`: it served, and did not end with everything shared;
+    /// `full`: the operator wants everything copied whatever the lineages say.
+    pub fn may_hold_unseen(&self, theirs: &Self, unshared: bool, full: bool) -> bool {
+        self.head().is_some() && (full || unshared || self.compare(theirs) == Relation::Diverged)
     }
 
     pub fn compare(&self, other: &Self) -> Relation {

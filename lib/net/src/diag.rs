@@ -1,4 +1,4 @@
-//! How are the TCP connections of an address reset? `SOCK_DESTROY` through the socket diagnosis netlink.
+//! How are the TCP connections of an address counted, and reset? Through the socket diagnosis netlink (`SOCK_DESTROY`).
 //!
 //! Messages are built by hand: no crate of the netlink family has the destroy request.
 
@@ -19,7 +19,8 @@ const NLM_F_DUMP: u16 = 0x300;
 const HEADER: usize = 16;
 /// `inet_diag_sockid`: ports, addresses, interface, cookie.
 const SOCKET_ID: usize = 48;
-/// ESTABLISHED to CLOSING without TIME_WAIT (6), CLOSE (7) and LISTEN (10): a reset is for connections.
+const FAMILIES: [u8; 2] = [libc::AF_INET as u8, libc::AF_INET6 as u8];
+/// ESTABLISHED to CLOSING without TIME_WAIT (6), CLOSE (7) and LISTEN (10): connections only.
 const STATES: u32 = 0xfff & !(1 << 6 | 1 << 7 | 1 << 10);
 
 /// What became of the connections.
@@ -33,18 +34,11 @@ pub enum Reset {
 
 /// Resets every TCP connection whose local address is `address`, also those of IPv6 sockets that carry IPv4.
 pub fn reset_connections(address: IpAddr) -> Result<Reset, NetError> {
-    let mut socket = Socket::new(NETLINK_SOCK_DIAG).map_err(|e| NetError::sys("cannot open a diagnosis socket", e))?;
-    socket.bind_auto().map_err(|e| NetError::sys("cannot bind a diagnosis socket", e))?;
-    socket2::SockRef::from(&socket.as_fd())
-        .set_read_timeout(Some(Duration::from_secs(5)))
-        .map_err(|e| NetError::sys("cannot limit waiting on a diagnosis socket", e))?;
+    let socket = open()?;
     let mut count = 0;
-    for family in [libc::AF_INET as u8, libc::AF_INET6 as u8] {
-        let found = match list(&socket, family, address) {
-            // Without IPv6 in the kernel there is nothing to list.
-            Err(e) if family == libc::AF_INET6 as u8 && e.errno() == Some(libc::ENOENT) => continue,
-            other => other?,
-        };
+    for family in FAMILIES {
+        let mut found = Vec::new();
+        list(&socket, family, |id| found.extend((local(&id, family) == Some(address)).then_some(id)))?;
         for id in found {
             match destroy(&socket, family, &id) {
                 Ok(()) => count += 1,
@@ -60,17 +54,46 @@ pub fn reset_connections(address: IpAddr) -> Result<Reset, NetError> {
     Ok(Reset::Done(count))
 }
 
-fn list(socket: &Socket, family: u8, address: IpAddr) -> Result<Vec<[u8; SOCKET_ID]>, NetError> {
+/// How many TCP connections each of these local addresses has at present, also those of IPv6 sockets that carry IPv4.
+pub fn count_connections(addresses: &[IpAddr]) -> Result<Vec<usize>, NetError> {
+    let socket = open()?;
+    let mut counts = vec![0; addresses.len()];
+    for family in FAMILIES {
+        list(&socket, family, |id| {
+            let local = local(&id, family);
+            for (_, count) in addresses.iter().zip(&mut counts).filter(|(address, _)| local == Some(**address)) {
+                *count += 1;
+            }
+        })?;
+    }
+    Ok(counts)
+}
+
+fn open() -> Result<Socket, NetError> {
+    let mut socket = Socket::new(NETLINK_SOCK_DIAG).map_err(|e| NetError::sys("cannot open a diagnosis socket", e))?;
+    socket.bind_auto().map_err(|e| NetError::sys("cannot bind a diagnosis socket", e))?;
+    socket2::SockRef::from(&socket.as_fd())
+        .set_read_timeout(Some(Duration::from_secs(5)))
+        .map_err(|e| NetError::sys("cannot limit waiting on a diagnosis socket", e))?;
+    Ok(socket)
+}
+
+/// All connections of a family, one after the other.
+fn list(socket: &Socket, family: u8, mut take: impl FnMut([u8; SOCKET_ID])) -> Result<(), NetError> {
     let what = "list TCP connections";
     send(socket, &request(SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST | NLM_F_DUMP, family, STATES, &[0; SOCKET_ID]), what)?;
-    let mut found = Vec::new();
     loop {
         let buffer = receive(socket, what)?;
         for message in messages(&buffer) {
             match message.kind {
-                NLMSG_DONE => return Ok(found),
-                NLMSG_ERROR => return Err(error(message.body, what)),
-                SOCK_DIAG_BY_FAMILY => found.extend(socket_id(message.body, family, address)),
+                NLMSG_DONE => return Ok(()),
+                NLMSG_ERROR => {
+                    let error = error(message.body, what);
+                    // Without IPv6 in the kernel there is nothing to list.
+                    let none = family == libc::AF_INET6 as u8 && error.errno() == Some(libc::ENOENT);
+                    return if none { Ok(()) } else { Err(error) };
+                }
+                SOCK_DIAG_BY_FAMILY => socket_id(message.body).into_iter().for_each(&mut take),
                 _ => {}
             }
         }
@@ -102,18 +125,21 @@ fn request(kind: u16, flags: u16, family: u8, states: u32, id: &[u8; SOCKET_ID])
     bytes
 }
 
-/// The identity in an `inet_diag_msg` when its local address is the one looked for.
-fn socket_id(body: &[u8], family: u8, address: IpAddr) -> Option<[u8; SOCKET_ID]> {
-    let id: [u8; SOCKET_ID] = body.get(4..4 + SOCKET_ID)?.try_into().ok()?;
+/// The identity in an `inet_diag_msg`.
+fn socket_id(body: &[u8]) -> Option<[u8; SOCKET_ID]> {
+    body.get(4..4 + SOCKET_ID)?.try_into().ok()
+}
+
+/// The local address in an identity.
+fn local(id: &[u8; SOCKET_ID], family: u8) -> Option<IpAddr> {
     let local: [u8; 16] = id.get(4..20)?.try_into().ok()?;
-    let local = if family == libc::AF_INET as u8 {
+    Some(if family == libc::AF_INET as u8 {
         let [a, b, c, d, ..] = local;
         IpAddr::from([a, b, c, d])
     } else {
         let v6 = Ipv6Addr::from(local);
         v6.to_ipv4_mapped().map_or(IpAddr::V6(v6), IpAddr::V4)
-    };
-    (local == address).then_some(id)
+    })
 }
 
 struct Message<'a> {
@@ -165,9 +191,23 @@ mod tests {
     fn a_mapped_address_is_an_ipv4_address() {
         let mut body = vec![0; 72];
         body[8..24].copy_from_slice(&"::ffff:10.0.0.50".parse::<Ipv6Addr>().unwrap().octets());
-        let vip = "10.0.0.50".parse().unwrap();
-        assert!(socket_id(&body, libc::AF_INET6 as u8, vip).is_some());
-        assert!(socket_id(&body, libc::AF_INET as u8, vip).is_none());
+        let id = socket_id(&body).unwrap();
+        assert_eq!(local(&id, libc::AF_INET6 as u8), Some("10.0.0.50".parse().unwrap()));
+        assert_eq!(local(&id, libc::AF_INET as u8), Some("0.0.0.0".parse().unwrap()));
+    }
+
+    /// An address of its own, so that nothing else on this host is counted.
+    #[test]
+    fn the_connections_of_an_address_are_counted() {
+        let address: IpAddr = "127.83.75.1".parse().unwrap();
+        let other: IpAddr = "127.83.75.2".parse().unwrap();
+        let listener = std::net::TcpListener::bind((address, 0)).unwrap();
+        assert_eq!(count_connections(&[address, other]).unwrap(), [0, 0], "who listens has no connection");
+        // Clients come from 127.0.0.1.
+        let clients: Vec<_> =
+            (0..3).map(|_| std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap()).collect();
+        assert_eq!(count_connections(&[other, address]).unwrap(), [0, 3]);
+        drop(clients);
     }
 
     proptest! {
@@ -176,7 +216,7 @@ mod tests {
             let total: usize = messages(&buffer).map(|m| m.body.len() + HEADER).sum();
             prop_assert!(total <= buffer.len());
             for message in messages(&buffer) {
-                let _ = socket_id(message.body, 2, "10.0.0.50".parse().unwrap());
+                let _ = socket_id(message.body).map(|id| local(&id, 2));
                 let _ = error(message.body, "x");
             }
         }

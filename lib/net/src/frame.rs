@@ -6,9 +6,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 pub const ETHERTYPE_ARP: u16 = 0x0806;
 pub const ETHERTYPE_IPV6: u16 = 0x86dd;
 
-const ICMPV6: u8 = 58;
-const NEIGHBOUR_SOLICITATION: u8 = 135;
-const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
+pub(crate) const ICMPV6: u8 = 58;
+pub(crate) const NEIGHBOUR_SOLICITATION: u8 = 135;
+pub(crate) const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 
 /// The EtherType that belongs to an address family.
@@ -60,12 +60,27 @@ pub fn claimant(frame: &[u8], ip: IpAddr) -> Option<Mac> {
     }
 }
 
+/// The same frame from another Ethernet source than the address it tells about: the source is what switches learn.
+pub fn sent_by(mut frame: Vec<u8>, source: Mac) -> Vec<u8> {
+    if let Some(field) = frame.get_mut(6..12) {
+        field.copy_from_slice(&source.0);
+    }
+    frame
+}
+
 /// Ethernet source of a frame.
 pub fn source(frame: &[u8]) -> Option<Mac> {
     mac_at(frame, 6)
 }
 
-fn arp(operation: u16, to: Mac, sender: Mac, sender_ip: Ipv4Addr, target: Mac, target_ip: Ipv4Addr) -> Vec<u8> {
+pub(crate) fn arp(
+    operation: u16,
+    to: Mac,
+    sender: Mac,
+    sender_ip: Ipv4Addr,
+    target: Mac,
+    target_ip: Ipv4Addr,
+) -> Vec<u8> {
     let mut frame = ethernet(to, sender, ETHERTYPE_ARP);
     frame.extend_from_slice(&[0, 1, 8, 0, 6, 4]);
     frame.extend_from_slice(&operation.to_be_bytes());
@@ -111,7 +126,7 @@ fn icmpv6(mac: Mac, from: Ipv6Addr, group: Ipv6Addr, mut body: Vec<u8>) -> Vec<u
 }
 
 /// Internet checksum over the IPv6 pseudo header and an ICMPv6 message; 0 when a correct checksum is included.
-fn checksum(from: Ipv6Addr, to: Ipv6Addr, body: &[u8]) -> u16 {
+pub(crate) fn checksum(from: Ipv6Addr, to: Ipv6Addr, body: &[u8]) -> u16 {
     let length = u32::try_from(body.len()).unwrap_or(u32::MAX).to_be_bytes();
     let bytes = from
         .octets()
@@ -131,7 +146,7 @@ fn checksum(from: Ipv6Addr, to: Ipv6Addr, body: &[u8]) -> u16 {
     !(sum as u16)
 }
 
-fn ethernet(to: Mac, from: Mac, ethertype: u16) -> Vec<u8> {
+pub(crate) fn ethernet(to: Mac, from: Mac, ethertype: u16) -> Vec<u8> {
     let mut frame = Vec::with_capacity(96);
     frame.extend_from_slice(&to.0);
     frame.extend_from_slice(&from.0);
@@ -139,11 +154,11 @@ fn ethernet(to: Mac, from: Mac, ethertype: u16) -> Vec<u8> {
     frame
 }
 
-fn u16_at(frame: &[u8], at: usize) -> Option<u16> {
+pub(crate) fn u16_at(frame: &[u8], at: usize) -> Option<u16> {
     frame.get(at..at + 2)?.try_into().ok().map(u16::from_be_bytes)
 }
 
-fn mac_at(frame: &[u8], at: usize) -> Option<Mac> {
+pub(crate) fn mac_at(frame: &[u8], at: usize) -> Option<Mac> {
     frame.get(at..at + 6)?.try_into().ok().map(Mac)
 }
 

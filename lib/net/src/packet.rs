@@ -1,9 +1,10 @@
 //! How are raw Ethernet frames sent and received? One `AF_PACKET` socket on one interface.
 
 use crate::error::NetError;
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use crate::types::Mac;
+use socket2::{Domain, Protocol, SockAddr, SockFilter, Socket, Type};
 use std::io::{self, Read};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 /// A raw socket of one interface.
 pub struct PacketSocket {
@@ -25,6 +26,40 @@ impl PacketSocket {
         self.socket
             .bind(&link_address(self.index, ethertype)?)
             .map_err(|e| NetError::sys(format!("cannot listen on interface number {}", self.index), e))
+    }
+
+    /// Opens the interface's hardware filter for frames to `mac`, as long as this socket lives.
+    pub fn admit(&self, mac: Mac) -> Result<(), NetError> {
+        let mut request = libc::packet_mreq {
+            mr_ifindex: i32::try_from(self.index).unwrap_or(i32::MAX),
+            mr_type: libc::PACKET_MR_UNICAST as u16,
+            mr_alen: 6,
+            mr_address: [0; 8],
+        };
+        for (to, from) in request.mr_address.iter_mut().zip(mac.0) {
+            *to = from;
+        }
+        // SAFETY: the descriptor is open, and the kernel reads exactly the given length of the structure.
+        let result = unsafe {
+            libc::setsockopt(
+                self.socket.as_raw_fd(),
+                libc::SOL_PACKET,
+                libc::PACKET_ADD_MEMBERSHIP,
+                std::ptr::from_ref(&request).cast(),
+                size_of::<libc::packet_mreq>() as libc::socklen_t,
+            )
+        };
+        if result == 0 { Ok(()) } else { Err(NetError::last(format!("cannot receive frames to {mac}"))) }
+    }
+
+    /// From now on only neighbour solicitations are received: other IPv6 traffic does not wake this process.
+    pub fn only_neighbour_solicitations(&self) -> Result<(), NetError> {
+        let load = |offset| SockFilter::new(0x30, 0, 0, offset);
+        let unless = |value, skip| SockFilter::new(0x15, 0, skip, value);
+        let give = |length| SockFilter::new(0x06, 0, 0, length);
+        // Next header of IPv6 at 20 is ICMPv6, type at 54 is 135.
+        let program = [load(20), unless(58, 3), load(54), unless(135, 1), give(0xffff), give(0)];
+        self.socket.attach_filter(&program).map_err(|e| NetError::sys("cannot filter what a raw socket receives", e))
     }
 
     pub fn send(&self, frame: &[u8], ethertype: u16) -> Result<(), NetError> {

@@ -30,6 +30,8 @@ pub struct Probe {
     socket: PacketSocket,
     ip: IpAddr,
     mac: Mac,
+    /// Answers that are no conflict.
+    friends: Vec<Mac>,
 }
 
 impl Probe {
@@ -38,7 +40,14 @@ impl Probe {
         let Some(mac) = link.mac.filter(|_| link.arp && link.carrier) else { return Ok(None) };
         let socket = PacketSocket::open(link.index)?;
         socket.listen(frame::ethertype(ip))?;
-        Ok(Some(Self { socket, ip, mac }))
+        Ok(Some(Self { socket, ip, mac, friends: Vec::new() }))
+    }
+
+    /// The same question, where answers with one of these MACs are no conflict: other nodes that share the address.
+    #[must_use]
+    pub fn among(mut self, friends: Vec<Mac>) -> Self {
+        self.friends = friends;
+        self
     }
 
     fn ask(&self) -> Result<(), NetError> {
@@ -54,7 +63,9 @@ impl Probe {
             if frame::source(received) == Some(self.mac) {
                 continue;
             }
-            if let Some(mac) = frame::claimant(received, self.ip).filter(|m| *m != self.mac) {
+            if let Some(mac) =
+                frame::claimant(received, self.ip).filter(|m| *m != self.mac && !self.friends.contains(m))
+            {
                 return Ok(Some(mac));
             }
         }

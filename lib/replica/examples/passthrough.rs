@@ -4,19 +4,24 @@ use std::io::Read;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use replica::activity::Touch;
 use replica::front::{FrontSession, FrontSpec, Unmount};
 use replica::op::Op;
-use replica::recorder::{Admission, Position, Recorder};
+use replica::recorder::{Admission, Position, Recorder, Round};
 
 /// Lets everything through and remembers nothing.
 struct Alone;
 
 impl Recorder for Alone {
     fn enter(&self, _bytes: usize) -> Admission {
-        Admission::Go
+        Admission::Go(Round(0))
     }
 
-    fn leave(&self) {}
+    fn leave(&self, _round: Round) {}
+
+    fn about_to(&self, _touch: &Touch<'_>) -> std::io::Result<()> {
+        Ok(())
+    }
 
     fn record(&self, _op: &Op, _payload: &[u8]) -> Position {
         0

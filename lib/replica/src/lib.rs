@@ -1,5 +1,6 @@
 //! The replication engine: FUSE front, ordered stream, change map, resynchronisation. See docs/architecture.md §4.
 
+pub mod activity;
 pub mod apply;
 pub mod change_map;
 pub mod engine;

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 pub struct RelPath(Vec<u8>);
 
 /// Seconds and nanoseconds since 1970.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Time(pub i64, pub u32);
 
 /// Owner and permissions of a new or changed object.
@@ -270,6 +270,12 @@ impl RelPath {
         }
         bytes.extend_from_slice(name);
         Self(bytes)
+    }
+
+    /// The directory that holds it; the root for the root itself.
+    #[must_use]
+    pub fn parent(&self) -> Self {
+        self.split().map_or_else(Self::default, |(parent, _)| parent)
     }
 
     /// Parent directory and last component; None for the root.

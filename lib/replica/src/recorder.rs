@@ -1,14 +1,20 @@
 //! The seam between the FUSE front (what the application does) and the engine (what the peer must know).
 
+use crate::activity::Touch;
 use crate::op::Op;
 
 /// Number of an operation in the stream, since the replica's first epoch.
 pub type Position = u64;
 
+/// Since which checkpoint a change is inside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Round(pub usize);
+
 /// Whether a request that changes something may go on now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admission {
-    Go,
+    /// The change is inside; to be handed back when it leaves.
+    Go(Round),
     /// Frozen, or the ring is full: park the request; [`Front::resume`] will be called.
     Park,
     /// This node lost its role for good: the request fails with EIO.
@@ -20,7 +26,11 @@ pub trait Recorder: Send + Sync {
     /// Asked before a change touches the disk, with the payload's size. `Go` also holds back a freeze until the matching
     /// [`Recorder::leave`]: between the two, the change is applied and recorded, or failed and not recorded.
     fn enter(&self, bytes: usize) -> Admission;
-    fn leave(&self);
+    fn leave(&self, round: Round);
+
+    /// Called inside, before the change touches the disk: what a crash may leave of it is on record when this returns. An error is the
+    /// request's answer.
+    fn about_to(&self, touch: &Touch<'_>) -> std::io::Result<()>;
 
     /// Appends the operation to the stream (when a peer receives) and to the change map. Called after the local change succeeded,
     /// still under the locks that order it. Returns its position.

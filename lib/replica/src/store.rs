@@ -5,7 +5,7 @@
 
 use crate::recorder::Position;
 use crate::stream::message::{Place, StreamId};
-use lineage::{EpochId, Lineage, Standing};
+use lineage::{Lineage, Standing};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io;
@@ -39,16 +39,9 @@ pub struct Remembered {
     /// While inconsistent: the primary's change map that covers all differences.
     #[serde(default)]
     pub covered_by: Option<StreamId>,
-    /// The change map saved at a clean stop. Absent while the engine runs.
+    /// The activity log that is to be believed. Another program that wrote this file knows of none.
     #[serde(default)]
-    pub saved_map: Option<SavedMap>,
-}
-
-/// What is known about the change map in the file `changes`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SavedMap {
-    pub id: StreamId,
-    pub base: Option<EpochId>,
+    pub activity: Option<StreamId>,
 }
 
 impl Default for Remembered {
@@ -59,7 +52,7 @@ impl Default for Remembered {
             position: 0,
             unshared: false,
             covered_by: None,
-            saved_map: None,
+            activity: None,
         }
     }
 }
@@ -95,11 +88,6 @@ impl Store {
         sys::files::write_durably(&path, &bytes, 0o600).map_err(|error| StoreError::Write { path, error })?;
         self.now = next;
         Ok(())
-    }
-
-    /// Where the change map is saved.
-    pub fn changes_file(&self) -> PathBuf {
-        self.directory.join("changes")
     }
 
     /// Where a file of this name lies in the state directory.
@@ -169,6 +157,7 @@ impl PlaceFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use lineage::EpochId;
 
     #[test]
     fn what_was_changed_is_read_again_and_damage_is_not_blank() {

@@ -230,6 +230,7 @@ fn overwritten_and_deleted_content_is_put_aside() {
         front: locks,
         bandwidth: None,
         session: 3,
+        foreign: false,
     });
     let salvage = Salvage::new(&aside, UNIX_EPOCH, std::slice::from_ref(&b), 1 << 20);
     let options = Options { salvage: Some(salvage), ..Options::default() };
@@ -270,6 +271,7 @@ fn what_is_not_replicated_stays() {
         front: std::sync::Arc::new(Locks::default()),
         bandwidth: None,
         session: 3,
+        foreign: false,
     });
     let options = Options { excludes: vec![exclude], ..Options::default() };
     let (pipe, receiver) = receiver(&b, options, Some(std::sync::Arc::clone(&resync)));

@@ -15,9 +15,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use front_support::{Random, scratch, tree, try_follow};
+use replica::activity::Touch;
 use replica::front::{FrontSession, FrontSpec, Keeper, Unmount};
 use replica::op::Op;
-use replica::recorder::{Admission, Position, Recorder};
+use replica::recorder::{Admission, Position, Recorder, Round};
 use sys::store::{Store, StoreClient};
 
 /// Appends operations to a file, in one write each: what was recorded survives a kill.
@@ -25,10 +26,14 @@ struct Log(Mutex<(fs::File, Position)>);
 
 impl Recorder for Log {
     fn enter(&self, _bytes: usize) -> Admission {
-        Admission::Go
+        Admission::Go(Round(0))
     }
 
-    fn leave(&self) {}
+    fn leave(&self, _round: Round) {}
+
+    fn about_to(&self, _touch: &Touch<'_>) -> std::io::Result<()> {
+        Ok(())
+    }
 
     fn record(&self, op: &Op, payload: &[u8]) -> Position {
         let mut frame = serde_json::to_vec(op).unwrap();

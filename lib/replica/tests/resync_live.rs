@@ -29,6 +29,7 @@ fn resync(a: &Path, b: &Path, mode: Mode, seed: Option<u64>) -> Outcome {
         front: Arc::clone(&locks) as Arc<dyn replica::recorder::Front>,
         bandwidth: None,
         session: 7,
+        foreign: false,
     };
     let resync = Resync::new(config);
     let (pipe, receiver) = receiver(b, Options::default(), Some(Arc::clone(&resync)));
@@ -175,6 +176,7 @@ fn cancelled_and_run_again() {
         front: locks,
         bandwidth: Some(16 << 20),
         session: 1,
+        foreign: false,
     };
     let running = Resync::new(config);
     let (pipe, receiver) = receiver(&b, Options::default(), Some(Arc::clone(&running)));

@@ -101,6 +101,11 @@ fn fill(tree: &Path, random: &mut Random, count: usize, record: &dyn Fn(&Op, &[u
 
 /// One resynchronisation; returns how many live operations did not apply.
 fn run(a: &Path, b: &Path, mode: Mode, seed: u64, changes: u64) -> u64 {
+    run_with(a, b, mode, seed, changes, None)
+}
+
+/// The same; `foreign`: what the other node says that it changed.
+fn run_with(a: &Path, b: &Path, mode: Mode, seed: u64, changes: u64, foreign: Option<&DirtySet>) -> u64 {
     let locks = Arc::new(Locks::default());
     let config = Config {
         mode,
@@ -109,8 +114,16 @@ fn run(a: &Path, b: &Path, mode: Mode, seed: u64, changes: u64) -> u64 {
         front: Arc::clone(&locks) as Arc<dyn Front>,
         bandwidth: None,
         session: seed as u32,
+        foreign: foreign.is_some(),
     };
     let resync = Resync::new(config);
+    if let Some(set) = foreign {
+        let bytes = set.to_bytes();
+        let mut parts = bytes.chunks(1000).peekable();
+        while let Some(part) = parts.next() {
+            resync.add_foreign(part, parts.peek().is_none());
+        }
+    }
     resync.set_names_per_step(1 + (seed % 5) as usize);
     let world = World {
         random: Mutex::new(Random(seed * 7919)),
@@ -206,8 +219,8 @@ fn what_a_crashed_peer_did_alone() {
         let (mine, theirs) = (Mutex::new(ChangeMap::default()), Mutex::new(ChangeMap::default()));
         fill(&a, &mut random, 50, &|op, payload| mine.lock().expect("lock").record(op, payload.len()));
         fill(&b, &mut random, 50, &|op, payload| theirs.lock().expect("lock").record(op, payload.len()));
-        let mut set = mine.lock().expect("lock").all();
-        set.merge_foreign(&theirs.lock().expect("lock").all());
-        run(&a, &b, Mode::Incremental(set), seed, 60);
+        let set = mine.lock().expect("lock").all();
+        let foreign = theirs.lock().expect("lock").all();
+        run_with(&a, &b, Mode::Incremental(set), seed, 60, Some(&foreign));
     }
 }

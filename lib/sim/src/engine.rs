@@ -2,6 +2,7 @@
 
 use automaton::{PeerMode, ReplicaOrder, ReplicaPeer, ReplicaReport, ReplicaRole};
 use lineage::{EpochId, Lineage, Standing};
+use std::collections::BTreeSet;
 
 /// Deliberate mistakes, to show that the checks find them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,6 +24,14 @@ pub enum Mutation {
     PromoteWithoutSync,
     /// `promote` is accepted from any standing, and the snapshot says `paired` to the core whatever is on the disk.
     LiesAboutStanding,
+    /// The arbiter's store makes every swap, whatever it was to compare with.
+    BlindSwap,
+    /// The engine asks for no lease before it acknowledges.
+    AckUnlicensed,
+    /// Nothing is put aside before a copy overwrites it.
+    NoSalvage,
+    /// Stopped as a secondary, the engine forgets that it holds content which it never shared.
+    ForgetsUnshared,
     /// A rule of the core is left out.
     Rule(automaton::Weakness),
 }
@@ -37,6 +46,10 @@ pub struct Engine {
     pub data: Vec<u64>,
     /// How much of `data` outlives a loss of power.
     pub durable: usize,
+    /// It served, and did not end with everything shared.
+    pub unshared: bool,
+    /// What was put aside before copies took its place.
+    pub salvage: BTreeSet<u64>,
     // In memory.
     pub running: bool,
     pub role: ReplicaRole,
@@ -72,6 +85,8 @@ impl Default for Engine {
             lineage: Lineage::default(),
             data: Vec::new(),
             durable: 0,
+            unshared: false,
+            salvage: BTreeSet::new(),
             running: false,
             role: ReplicaRole::Idle,
             peer: ReplicaPeer::Absent,
@@ -123,11 +138,36 @@ impl Engine {
             self.lineage.mint(id, self.data.len() as u64);
         }
         self.standing = Standing::Alone;
+        self.unshared = true;
         self.durable = self.data.len();
     }
 
-    /// Carries an order out. `drained`: the stream is live and everything is acknowledged.
-    pub fn order(&mut self, order: &ReplicaOrder, epoch: EpochId, drained: bool, mutation: Mutation) -> Effect {
+    /// Whether a copy from a primary with this lineage may overwrite what was never there.
+    pub fn holds_unseen(&self, theirs: &Lineage, mutation: Mutation) -> bool {
+        mutation != Mutation::NoSalvage && self.lineage.may_hold_unseen(theirs, self.unshared, self.full)
+    }
+
+    /// A copy takes the place of the first `part` of the content: what the primary does not have is put aside, or is returned.
+    pub fn overwrite(&mut self, part: usize, theirs: &Engine, mutation: Mutation) -> Vec<u64> {
+        let part = part.min(self.data.len());
+        let has: BTreeSet<u64> = theirs.data.iter().copied().collect();
+        let gone: Vec<u64> = self.data.drain(..part).filter(|w| !has.contains(w)).collect();
+        self.durable = self.durable.min(self.data.len());
+        if !self.holds_unseen(&theirs.lineage, mutation) {
+            return gone;
+        }
+        self.salvage.extend(gone);
+        Vec::new()
+    }
+
+    /// Carries an order out. `shared`: the stream is live and everything is acknowledged; `drained`: so it is, or it is not waited for any more.
+    pub fn order(
+        &mut self,
+        order: &ReplicaOrder,
+        epoch: EpochId,
+        (shared, drained): (bool, bool),
+        mutation: Mutation,
+    ) -> Effect {
         let mut effect = Effect::default();
         let lawful = matches!(self.standing, Standing::Paired | Standing::Alone);
         match order {
@@ -149,6 +189,7 @@ impl Engine {
                 self.role = ReplicaRole::Primary;
                 self.peer = ReplicaPeer::Absent;
                 self.follow = false;
+                self.unshared = true;
                 if mutation != Mutation::PromoteWithoutSync {
                     self.durable = self.data.len();
                 }
@@ -194,6 +235,7 @@ impl Engine {
                 self.role = ReplicaRole::Secondary;
                 self.peer = ReplicaPeer::Absent;
                 self.follow = true;
+                self.unshared = false;
                 self.durable = self.data.len();
                 effect.close = Some(ReplicaPeer::Lost);
             }
@@ -211,6 +253,9 @@ impl Engine {
                     effect.later = true;
                     return effect;
                 }
+                let forgets = self.role == ReplicaRole::Secondary && mutation == Mutation::ForgetsUnshared;
+                let shared = self.role == ReplicaRole::Primary && shared;
+                self.unshared &= !(shared || forgets);
                 self.role = ReplicaRole::Idle;
                 self.peer = ReplicaPeer::Absent;
                 self.follow = false;

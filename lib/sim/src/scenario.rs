@@ -16,13 +16,21 @@ pub struct Outcome {
     pub acked: usize,
 }
 
-/// Runs the history of `seed`.
+/// Runs the history of `seed`, without an arbiter.
 pub fn run(seed: u64, mutation: Mutation, trace: bool) -> Outcome {
-    let mut world = World::new(seed, mutation);
+    history(seed, World::new(seed, mutation), trace)
+}
+
+/// Runs the history of `seed` with a store as the arbiter: no isolation excuses anything.
+pub fn arbitrated(seed: u64, mutation: Mutation, trace: bool) -> Outcome {
+    history(seed, World::new(seed, mutation).with_store(), trace)
+}
+
+fn history(seed: u64, mut world: World, trace: bool) -> Outcome {
     world.trace = trace;
     let mut outcome = Outcome::default();
     // Histories in which a living node is taken for dead prove less: only every third may have them.
-    let isolating = seed.is_multiple_of(3);
+    let isolating = world.store.is_some() || seed.is_multiple_of(3);
     world.loss = world.rng.range(0, 12);
     world.slow_scripts = world.rng.chance(30);
     world.boot(0);
@@ -56,6 +64,9 @@ pub fn run(seed: u64, mutation: Mutation, trace: bool) -> Outcome {
 
 fn fault(world: &mut World, isolating: bool) {
     let node = usize::from(world.rng.chance(50));
+    if world.store.is_some() && world.rng.chance(35) {
+        return store_fault(world, node);
+    }
     let kinds = if isolating { 26 } else { 22 };
     match world.rng.range(1, kinds) {
         1 | 2 => world.power_off(node),
@@ -113,6 +124,26 @@ fn fault(world: &mut World, isolating: bool) {
     }
 }
 
+fn store_fault(world: &mut World, node: usize) {
+    let kind = world.rng.range(1, 8);
+    let jump = world.rng.range(0, 100_000_000);
+    let Some(store) = world.store.as_mut() else { return };
+    match kind {
+        1 | 2 => store.down = true,
+        3 => store.down = false,
+        4 => store.cut[node] = true,
+        5 => store.cut = [false, false],
+        6 => store.slow = !store.slow,
+        7 => world.nodes[node].clock.wall_jump = jump,
+        // A node cut from everything: its peer, its data network and the store.
+        _ => {
+            store.cut[node] = true;
+            world.beats = [false, false];
+            world.link = false;
+        }
+    }
+}
+
 /// A host whose network fails before the rest of it: it still hears, but is not heard.
 fn dying_host(world: &mut World, node: usize) {
     let (beats, link) = (world.beats, world.link);
@@ -125,12 +156,15 @@ fn dying_host(world: &mut World, node: usize) {
     (world.beats, world.link) = (beats, link);
 }
 
-fn heal(world: &mut World) {
+pub(crate) fn heal(world: &mut World) {
     world.beats = [true, true];
     world.link = true;
     world.loss = 0;
     world.hangs = 0;
     world.failures = 0;
+    if let Some(store) = world.store.as_mut() {
+        (store.down, store.cut, store.slow) = (false, [false, false], false);
+    }
     for node in 0..2 {
         world.resume(node);
         world.nodes[node].vip_conflict = false;
@@ -146,7 +180,7 @@ fn heal(world: &mut World) {
 }
 
 /// Waits for PRIM and SECOND, with an operator who starts what is stopped and chooses where the reference says that one must.
-fn converge(world: &mut World, chosen: &mut bool) -> Option<String> {
+pub(crate) fn converge(world: &mut World, chosen: &mut bool) -> Option<String> {
     let blocked = |w: &World, n| w.is(n, StateName::Wait, Readiness::NotReady);
     for _ in 0..40 {
         if world.run_until(6_000, World::is_mirror) {
@@ -191,6 +225,7 @@ fn settled(world: &mut World) -> Option<String> {
     if world.nodes[0].engine.data != world.nodes[1].engine.data {
         world.violate("the replicas differ after convergence");
     }
+    world.judge_salvage();
     let missing = world.acked.iter().filter(|w| !world.nodes[0].engine.data.contains(w)).count();
     if missing > 0 && !world.isolation {
         world.violate(format!("{missing} acknowledged writes are lost"));

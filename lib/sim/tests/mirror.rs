@@ -380,6 +380,40 @@ fn m22_failover_off() {
     lawful(&world);
 }
 
+/// Without data to compare, nothing but its memory keeps the survivor from serving.
+#[test]
+fn failover_off_outlives_the_runner_and_the_host() {
+    let mut world = World::new(42, Mutation::None);
+    for node in &mut world.nodes {
+        node.settings.replicated = false;
+        node.settings.failover = false;
+    }
+    world.writing = false;
+    world.boot(N1);
+    world.boot(N2);
+    world.command(N1, Verb::Prim);
+    world.command(N2, Verb::Start);
+    reach(&mut world, N1, Prim, Ready);
+    reach(&mut world, N2, Second, Ready);
+    world.power_off(N1);
+    reach(&mut world, N2, Wait, NotReady);
+    world.kill_runner(N2);
+    world.run_for(15_000);
+    assert!(world.is(N2, Wait, NotReady), "{:?}", world.state(N2));
+    world.power_off(N2);
+    world.boot(N2);
+    world.run_for(15_000);
+    assert!(world.is(N2, Wait, NotReady), "{:?}", world.state(N2));
+    // The operator's word ends it.
+    world.command(N2, Verb::Stop);
+    reach(&mut world, N2, Stop, NotReady);
+    world.command(N2, Verb::Prim);
+    reach(&mut world, N2, Alone, Ready);
+    world.boot(N1);
+    reach(&mut world, N1, Second, Ready);
+    lawful(&world);
+}
+
 #[test]
 fn m23_defaultprim_comes_back() {
     let mut world = World::new(42, Mutation::None);

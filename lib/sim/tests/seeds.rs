@@ -114,3 +114,80 @@ fn a_restarted_secondary_and_the_death_of_the_primary_that_excluded_it() {
         world.power_off(0);
     });
 }
+
+#[test]
+fn with_a_store_nothing_excuses_two_primaries_or_a_lost_write() {
+    // 1005494: both nodes wait; one has claimed the role and is on its way, and the other one took its word that it does not serve.
+    for seed in (0..200).chain([1_005_494]) {
+        let outcome = scenario::arbitrated(seed, Mutation::None, false);
+        assert!(outcome.violations.is_empty(), "seed {seed}: {:?}", outcome.violations);
+        assert!(outcome.stuck.is_none(), "seed {seed}: stuck: {:?}", outcome.stuck);
+        assert!(!outcome.isolation && !outcome.chosen, "seed {seed}");
+        assert!(outcome.acked > 100, "seed {seed}: nothing happened");
+    }
+}
+
+fn is_caught_with_a_store(mutation: Mutation) {
+    let caught = (0..1_000).any(|seed| {
+        let outcome = scenario::arbitrated(seed, mutation, false);
+        !outcome.violations.is_empty() || outcome.stuck.is_some()
+    });
+    assert!(caught, "{mutation:?} is not noticed");
+}
+
+#[test]
+fn a_core_that_does_not_ask_its_arbiter_is_caught() {
+    is_caught_with_a_store(Mutation::Rule(Weakness::ServesUnasked));
+}
+
+#[test]
+fn a_takeover_before_the_lease_ends_is_caught() {
+    is_caught_with_a_store(Mutation::Rule(Weakness::TakesOverEarly));
+}
+
+#[test]
+fn service_beyond_the_lease_is_caught() {
+    is_caught_with_a_store(Mutation::Rule(Weakness::OutlivesItsLease));
+}
+
+#[test]
+fn a_lease_by_the_wall_clock_is_caught() {
+    let two_serve = |mutation| {
+        (0..40_u64).any(|seed| {
+            let mut world = World::new(seed, mutation).with_store();
+            world.boot(0);
+            world.boot(1);
+            world.command(0, Verb::Prim);
+            world.command(1, Verb::Start);
+            assert!(world.run_until(60_000, World::is_mirror), "seed {seed}");
+            world.run_for(1_000);
+            world.nodes[0].clock.wall_jump = 100_000_000;
+            world.beats = [false, false];
+            world.link = false;
+            // Long enough for a renewal in the store, not for the loss of the peer.
+            world.run_for(1_600);
+            if let Some(store) = world.store.as_mut() {
+                store.cut[0] = true;
+            }
+            world.run_for(15_000);
+            !world.violations.is_empty()
+        })
+    };
+    assert!(!two_serve(Mutation::None));
+    assert!(two_serve(Mutation::Rule(Weakness::TrustsWallClock)));
+}
+
+#[test]
+fn a_claim_against_the_record_is_caught() {
+    is_caught_with_a_store(Mutation::Rule(Weakness::IgnoresTheRecord));
+}
+
+#[test]
+fn a_swap_that_compares_nothing_is_caught() {
+    is_caught_with_a_store(Mutation::BlindSwap);
+}
+
+#[test]
+fn an_engine_without_a_lease_is_caught() {
+    is_caught_with_a_store(Mutation::AckUnlicensed);
+}

@@ -19,6 +19,16 @@ pub fn wall_ms() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
 }
 
+/// Whether the kernel counts its wall clock as synchronised with a time server; None: it does not say. See adjtimex(2).
+pub fn is_synchronised() -> Option<bool> {
+    // SAFETY: an all-zero timex asks for nothing to be set; the kernel fills it in.
+    let state = unsafe {
+        let mut time: libc::timex = std::mem::zeroed();
+        libc::adjtimex(&raw mut time)
+    };
+    (state >= 0).then_some(state != libc::TIME_ERROR)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

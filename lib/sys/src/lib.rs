@@ -9,11 +9,20 @@ macro_rules! warn {
     }};
 }
 
+pub mod bounded;
 pub mod clock;
+pub mod commands;
+pub mod failure;
 pub mod files;
 pub mod lock;
+pub mod modules;
+pub mod node;
 pub mod pidfd;
+pub mod program;
+pub mod realtime;
 pub mod roots;
 pub mod signals;
 pub mod store;
+pub mod syslog;
 pub mod table;
+pub mod words;

@@ -35,6 +35,24 @@ impl LockFile {
     }
 }
 
+/// Whether somebody has the lock of this file. A missing file is locked by nobody. It is looked at by a shared lock given back
+/// at once: who wants it exclusively in this instant must try again.
+pub fn is_held(path: &Path) -> io::Result<bool> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    loop {
+        match flock(&file, FlockOperation::NonBlockingLockShared) {
+            Ok(()) => return Ok(false),
+            Err(Errno::WOULDBLOCK) => return Ok(true),
+            Err(Errno::INTR) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+}
+
 impl AsFd for LockFile {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
@@ -56,7 +74,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("lock");
         let (first, second) = (LockFile::open(&path).unwrap(), LockFile::open(&path).unwrap());
+        assert!(!is_held(&path).unwrap() && !is_held(&dir.path().join("absent")).unwrap());
         assert!(first.try_exclusive().unwrap());
+        assert!(is_held(&path).unwrap());
         assert!(!second.try_exclusive().unwrap());
         let duplicate = first.as_fd().try_clone_to_owned().unwrap();
         drop(first);

@@ -52,6 +52,13 @@ impl PidFd {
     }
 }
 
+/// For a descriptor of a process that another process has sent.
+impl From<OwnedFd> for PidFd {
+    fn from(fd: OwnedFd) -> Self {
+        Self(fd)
+    }
+}
+
 impl AsFd for PidFd {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()

@@ -42,6 +42,30 @@ impl Roots {
         self.etc.join("cluster.key")
     }
 
+    /// Keys of operators, see `wire::role`.
+    pub fn operators(&self) -> PathBuf {
+        self.etc.join("operators.keys")
+    }
+
+    /// There while the cluster's configuration may not change.
+    pub fn cluster_lock(&self) -> PathBuf {
+        self.etc.join("cluster.lock")
+    }
+
+    /// Run-time files of the node's daemon. No module can have this name.
+    pub fn cluster_run(&self) -> PathBuf {
+        self.run.join(".cluster")
+    }
+
+    /// Another command of the product: beside this program, in the product's directory, or wherever PATH says.
+    pub fn program(&self, name: &str) -> PathBuf {
+        crate::program::beside(name)
+            .into_iter()
+            .chain([self.safe.join("bin").join(name)])
+            .find(|p| p.is_file())
+            .unwrap_or_else(|| PathBuf::from(name))
+    }
+
     /// Editable configuration of a module.
     pub fn module_source(&self, module: &str) -> PathBuf {
         self.etc.join("modules").join(module)
@@ -62,6 +86,11 @@ impl Roots {
         self.run.join(module)
     }
 
+    /// Where the heartbeats of all modules of this node find each other. No module can have this name.
+    pub fn heartbeat_run(&self) -> PathBuf {
+        self.run.join(".heartbeat")
+    }
+
     pub fn control_socket(&self, module: &str) -> PathBuf {
         self.module_run(module).join("control")
     }
@@ -77,6 +106,15 @@ pub fn is_module_name(name: &str) -> bool {
     (1..=64).contains(&name.len())
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'))
         && !name.starts_with(['.', '-'])
+}
+
+/// The name of a module on a command line, or what names look like: a parser of values for clap.
+pub fn module_name(text: &str) -> Result<String, String> {
+    if is_module_name(text) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("{text:?} is no module name: use at most 64 letters, digits, '_', '-' and '.'"))
+    }
 }
 
 #[cfg(test)]

@@ -226,9 +226,11 @@ impl Store {
         shelf.kept.clear();
     }
 
-    /// Names of what is kept now.
+    /// Names of what is kept now. What the child has sent counts, also when nobody has looked at it yet.
     pub fn names(&self) -> Vec<String> {
-        self.shelf().kept.keys().cloned().collect()
+        let mut shelf = self.shelf();
+        shelf.drain();
+        shelf.kept.keys().cloned().collect()
     }
 
     /// The last thing that went wrong, once.
@@ -293,6 +295,19 @@ mod tests {
         drop(store.serve().unwrap());
         let (_, kept) = StoreClient::connect(store.serve().unwrap()).unwrap();
         assert_eq!(kept.len(), 400);
+    }
+
+    #[test]
+    fn names_tell_what_a_child_sent_just_before() {
+        let store = Store::new();
+        let (client, _) = StoreClient::connect(store.serve().unwrap()).unwrap();
+        let one = file("x");
+        for _ in 0..200 {
+            client.keep("a", &one).unwrap();
+            assert_eq!(store.names(), ["a"]);
+            client.drop_name("a").unwrap();
+            assert_eq!(store.names(), [""; 0]);
+        }
     }
 
     #[test]

@@ -32,6 +32,11 @@ pub fn read(pid: i32) -> Option<Process> {
     read_entry(&Entry::new(pid).ok()?)
 }
 
+/// Whether a signal stopped the process (SIGSTOP, job control): it does nothing until another one lets it go on.
+pub fn is_stopped(pid: i32) -> bool {
+    Entry::new(pid).and_then(|entry| entry.stat()).is_ok_and(|stat| stat.state == 'T')
+}
+
 fn read_entry(entry: &Entry) -> Option<Process> {
     let stat = entry.stat().ok()?;
     if matches!(stat.state, 'Z' | 'X' | 'x') {

@@ -14,7 +14,7 @@ fn main() {
             let deadline = Instant::now() + Duration::from_secs(10);
             let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
             let far = listener.accept().unwrap().0;
-            let far = std::thread::spawn(move || Channel::accept(far, key.as_ref(), deadline).unwrap());
+            let far = std::thread::spawn(move || Channel::accept(far, key.as_slice(), deadline).unwrap().0);
             let (_, mut sealer, _) = Channel::connect(near, key.as_ref(), deadline).unwrap().split();
             let (_, _, mut opener) = far.join().unwrap().split();
             let payload = vec![7; size];

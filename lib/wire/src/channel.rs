@@ -32,7 +32,7 @@ pub enum ChannelError {
     WrongKey,
     #[error("the other end speaks version {0} of the stream; this node speaks version {VERSION}")]
     Version(u8),
-    #[error("the other end is not an sk replication stream")]
+    #[error("the other end does not speak sk's encrypted stream")]
     NotOurs,
     #[error("one end wants encryption and the other does not; configure both nodes alike")]
     EncryptionMismatch,
@@ -91,29 +91,25 @@ impl Channel {
         shaking.finish(transport)
     }
 
-    /// Shakes hands as the end that accepted.
-    pub fn accept(stream: TcpStream, psk: Option<&[u8; 32]>, deadline: Instant) -> Result<Self, ChannelError> {
+    /// Shakes hands as the end that accepted, with the first of several keys that fits; no key at all is plain text. Also tells which one.
+    pub fn accept(stream: TcpStream, psks: &[[u8; 32]], deadline: Instant) -> Result<(Self, usize), ChannelError> {
         let mut shaking = Shaking { stream, deadline };
         let theirs = shaking.read::<GREETING>()?;
-        shaking.write(&greeting(psk))?;
-        check_greeting(theirs, psk)?;
-        let transport = match psk {
-            None => None,
-            Some(psk) => {
-                let mut noise = builder(psk)?.build_responder().map_err(crypto)?;
-                if let Err(error) = shaking.read_noise(&mut noise) {
-                    if matches!(error, ChannelError::WrongKey) {
-                        // So that both ends can say why. Not authenticated; worth no more than an error message.
-                        let _ = shaking.write(&[REFUSED]);
-                    }
-                    return Err(error);
-                }
-                shaking.write(&[ACCEPTED])?;
-                shaking.write_noise(&mut noise)?;
-                Some(Arc::new(noise.into_stateless_transport_mode().map_err(crypto)?))
-            }
+        shaking.write(&greeting(psks.first()))?;
+        check_greeting(theirs, psks.first())?;
+        if psks.is_empty() {
+            return Ok((shaking.finish(None)?, 0));
+        }
+        let message = shaking.read_message()?;
+        let Some((mut noise, number)) = answering(psks, &message)? else {
+            // So that both ends can say why. Not authenticated; worth no more than an error message.
+            let _ = shaking.write(&[REFUSED]);
+            return Err(ChannelError::WrongKey);
         };
-        shaking.finish(transport)
+        shaking.write(&[ACCEPTED])?;
+        shaking.write_noise(&mut noise)?;
+        let transport = noise.into_stateless_transport_mode().map_err(crypto)?;
+        Ok((shaking.finish(Some(Arc::new(transport)))?, number))
     }
 
     /// The halves, for different threads. The stream is in blocking mode without timeouts, with `TCP_NODELAY`.
@@ -152,6 +148,18 @@ fn builder(psk: &[u8; 32]) -> Result<Builder<'_>, ChannelError> {
     // The version is in the prologue: an attacker who changes the greeting makes the handshake fail.
     const PROLOGUE: &[u8] = b"sk replication stream 1";
     Builder::new(params).prologue(PROLOGUE).and_then(|b| b.psk(0, psk)).map_err(crypto)
+}
+
+/// The answering end for the first key that opens `message`, and its number.
+fn answering(psks: &[[u8; 32]], message: &[u8]) -> Result<Option<(HandshakeState, usize)>, ChannelError> {
+    let mut payload = [0; HANDSHAKE_LIMIT];
+    for (number, psk) in psks.iter().enumerate() {
+        let mut noise = builder(psk)?.build_responder().map_err(crypto)?;
+        if noise.read_message(message, &mut payload).is_ok() {
+            return Ok(Some((noise, number)));
+        }
+    }
+    Ok(None)
 }
 
 fn crypto(error: snow::Error) -> ChannelError {
@@ -203,13 +211,18 @@ impl Shaking {
         self.write(&framed)
     }
 
-    fn read_noise(&mut self, noise: &mut HandshakeState) -> Result<(), ChannelError> {
+    fn read_message(&mut self) -> Result<Vec<u8>, ChannelError> {
         let length = usize::from(u16::from_be_bytes(self.read()?));
         if length > HANDSHAKE_LIMIT {
             return Err(ChannelError::NotOurs);
         }
         let mut message = vec![0; length];
         self.read_exact(&mut message)?;
+        Ok(message)
+    }
+
+    fn read_noise(&mut self, noise: &mut HandshakeState) -> Result<(), ChannelError> {
+        let message = self.read_message()?;
         let mut payload = [0; HANDSHAKE_LIMIT];
         // With the key mixed in first, every message that fails here was made with another key, or by nobody of ours.
         noise.read_message(&message, &mut payload).map(|_| ()).map_err(|_| ChannelError::WrongKey)

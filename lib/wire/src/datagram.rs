@@ -52,7 +52,8 @@ pub struct Received<'a> {
 
 /// Checks what one peer sends over one link.
 pub struct Receiver {
-    key: [u8; 32],
+    /// Any of them: the keys of a cluster while they are being renewed.
+    keys: Vec<[u8; 32]>,
     module: [u8; 4],
     sender: String,
     link: String,
@@ -86,6 +87,11 @@ impl Sender {
         }
         head.extend_from_slice(&incarnation.to_be_bytes());
         Ok(Self { key, head, sequence: 0 })
+    }
+
+    /// The next packets are made with another key.
+    pub fn set_key(&mut self, key: [u8; 32]) {
+        self.key = key;
     }
 
     /// Replaces `packet` by the next packet around `body`.
@@ -128,13 +134,18 @@ impl Receiver {
     /// Expects packets that `sender` sends over `link`.
     pub fn new(key: [u8; 32], module: &str, sender: &str, link: &str) -> Self {
         Self {
-            key,
+            keys: vec![key],
             module: module_tag(module),
             sender: sender.to_owned(),
             link: link.to_owned(),
             last: None,
             retired: VecDeque::new(),
         }
+    }
+
+    /// From now on packets are accepted that were made with any of these keys.
+    pub fn set_keys(&mut self, keys: &[[u8; 32]]) {
+        self.keys = keys.to_vec();
     }
 
     /// Checks a packet; nothing of it is believed before its MAC was.
@@ -152,8 +163,8 @@ impl Receiver {
         }
         let cut = packet.len().checked_sub(MAC_LENGTH).ok_or(DatagramError::Malformed)?;
         let (signed, tag) = packet.split_at_checked(cut).ok_or(DatagramError::Malformed)?;
-        let hash = mac(&self.key, signed);
-        if !same(hash.as_bytes().get(..MAC_LENGTH).unwrap_or_default(), tag) {
+        let genuine = |key| same(mac(key, signed).as_bytes().get(..MAC_LENGTH).unwrap_or_default(), tag);
+        if !self.keys.iter().any(genuine) {
             return Err(DatagramError::WrongKey);
         }
         let mut cursor = Cursor(signed);
@@ -200,6 +211,21 @@ mod tests {
         assert_eq!(receiver.open(&second).unwrap(), Received { incarnation: 5, sequence: 2, body: b"{\"a\":1}" });
         assert_eq!(receiver.open(&second), Err(DatagramError::Replay));
         assert_eq!(receiver.open(&first), Err(DatagramError::Replay));
+    }
+
+    #[test]
+    fn a_key_is_renewed_without_losing_a_packet_or_taking_one_twice() {
+        let (mut sender, mut receiver) = pair();
+        let (mut old, mut new) = (Vec::new(), Vec::new());
+        sender.seal(b"old", &mut old).unwrap();
+        receiver.set_keys(&[[1; 32], [2; 32]]);
+        receiver.open(&old).unwrap();
+        sender.set_key([2; 32]);
+        sender.seal(b"new", &mut new).unwrap();
+        assert_eq!(receiver.open(&new).unwrap().body, b"new");
+        assert_eq!(receiver.open(&old), Err(DatagramError::Replay));
+        receiver.set_keys(&[[2; 32]]);
+        assert_eq!(receiver.open(&old), Err(DatagramError::WrongKey));
     }
 
     #[test]

@@ -7,13 +7,19 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 const STREAM_CONTEXT: &str = "sk 2026 replication stream psk";
+const PATH_CONTEXT: &str = "sk 2026 heartbeat path mac";
+const STORE_CONTEXT: &str = "sk 2026 arbiter store name";
+const NODE_CONTEXT: &str = "sk 2026 node channel psk";
+const FINGERPRINT_CONTEXT: &str = "sk 2026 key fingerprint";
+/// Longest file of keys that is read: a thousand operators.
+const FILE_LIMIT: u64 = 256 * 1024;
 const DATAGRAM_CONTEXT: &str = "sk 2026 heartbeat datagram mac";
 
 /// Why there is no usable key. Each message says how to mend it.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
     #[error(
-        "the cluster key {0} does not exist; create it on one node (64 hexadecimal digits, mode 0600) and copy it to the others"
+        "the cluster key {0} does not exist; make one with `sk-cluster create`, or bring it from a node that has it: sk-cluster export | ssh HERE sk-cluster import"
     )]
     Missing(PathBuf),
     #[error("the cluster key {path} can be read by others (mode {mode:04o}); run: chmod 600 {path}")]
@@ -22,12 +28,16 @@ pub enum KeyError {
         "the cluster key {path} belongs to user {owner}, not to root or to the user who runs this; run: chown root {path}"
     )]
     ForeignOwner { path: PathBuf, owner: u32 },
-    #[error("the cluster key {0} is not 64 hexadecimal digits; copy it again from a node that works")]
+    #[error(
+        "the cluster key {0} is not one to three lines of 64 hexadecimal digits; copy it again from a node that works"
+    )]
     Malformed(PathBuf),
     #[error("the cluster key {0} exists already; remove it first if all nodes shall get a new one")]
     Exists(PathBuf),
     #[error("cannot use the cluster key {path}: {source}")]
     Io { path: PathBuf, source: io::Error },
+    #[error("{path}, line {line}: expected `NAME monitor|control|admin KEY`, each name once")]
+    Line { path: PathBuf, line: usize },
     #[error("the kernel gives no random bytes: {0}")]
     Random(String),
 }
@@ -48,25 +58,9 @@ impl ClusterKey {
         Ok(Self(bytes))
     }
 
-    /// Reads a key file; refuses one that others may read, since its content must then be taken as known.
+    /// Reads the key in use from a key file; refuses one that others may read. See [`crate::ring::KeyRing`] for all keys of the file.
     pub fn load(path: &Path) -> Result<Self, KeyError> {
-        let fail = |source: io::Error| match source.kind() {
-            io::ErrorKind::NotFound => KeyError::Missing(path.to_owned()),
-            _ => KeyError::Io { path: path.to_owned(), source },
-        };
-        let file = File::open(path).map_err(fail)?;
-        let meta = file.metadata().map_err(fail)?;
-        if meta.mode() & 0o077 != 0 {
-            return Err(KeyError::Exposed { path: path.to_owned(), mode: meta.mode() & 0o7777 });
-        }
-        // /proc/self belongs to the effective user, which std offers no call for.
-        let own = std::fs::metadata("/proc/self").map_err(fail)?.uid();
-        if meta.uid() != 0 && meta.uid() != own {
-            return Err(KeyError::ForeignOwner { path: path.to_owned(), owner: meta.uid() });
-        }
-        let mut text = Vec::new();
-        file.take(1024).read_to_end(&mut text).map_err(fail)?;
-        Self::from_hex(&text).ok_or_else(|| KeyError::Malformed(path.to_owned()))
+        crate::ring::KeyRing::load(path).map(|ring| ring.used().clone())
     }
 
     /// Writes a new key file with mode 0600; never replaces one.
@@ -109,15 +103,64 @@ impl ClusterKey {
         *hasher.finalize().as_bytes()
     }
 
+    /// What tells one key from another and may be shown: 16 hexadecimal digits.
+    pub fn fingerprint(&self) -> String {
+        hex8(&self.derive(FINGERPRINT_CONTEXT, ""))
+    }
+
+    /// Pre-shared key of the channel between nodes and their operators, see `node`.
+    pub fn node_psk(&self) -> [u8; 32] {
+        self.derive(NODE_CONTEXT, "")
+    }
+
     /// Pre-shared key of a module's replication stream, see `channel`.
     pub fn stream_psk(&self, module: &str) -> [u8; 32] {
         self.derive(STREAM_CONTEXT, module)
+    }
+
+    /// Name of the cluster in a store that several clusters may use: 16 hexadecimal digits that say nothing of the key.
+    pub fn store_name(&self) -> String {
+        hex8(&self.derive(STORE_CONTEXT, ""))
     }
 
     /// Authentication key of a module's heartbeats, see `datagram`.
     pub fn datagram_key(&self, module: &str) -> [u8; 32] {
         self.derive(DATAGRAM_CONTEXT, module)
     }
+
+    /// Authentication key of what two nodes say to each other about all their modules, see `path`.
+    pub fn path_key(&self) -> [u8; 32] {
+        self.derive(PATH_CONTEXT, "")
+    }
+}
+
+/// The content of a key file; refuses one that others may read, since its content must then be taken as known.
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, KeyError> {
+    let fail = |source: io::Error| match source.kind() {
+        io::ErrorKind::NotFound => KeyError::Missing(path.to_owned()),
+        _ => KeyError::Io { path: path.to_owned(), source },
+    };
+    let file = File::open(path).map_err(fail)?;
+    let meta = file.metadata().map_err(fail)?;
+    if meta.mode() & 0o077 != 0 {
+        return Err(KeyError::Exposed { path: path.to_owned(), mode: meta.mode() & 0o7777 });
+    }
+    // /proc/self belongs to the effective user, which std offers no call for.
+    let own = std::fs::metadata("/proc/self").map_err(fail)?.uid();
+    if meta.uid() != 0 && meta.uid() != own {
+        return Err(KeyError::ForeignOwner { path: path.to_owned(), owner: meta.uid() });
+    }
+    let mut text = Vec::new();
+    file.take(FILE_LIMIT).read_to_end(&mut text).map_err(fail)?;
+    Ok(text)
+}
+
+fn hex8(bytes: &[u8]) -> String {
+    use fmt::Write as _;
+    bytes.iter().take(8).fold(String::with_capacity(16), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 impl fmt::Debug for ClusterKey {

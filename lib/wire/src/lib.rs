@@ -4,7 +4,12 @@ pub mod channel;
 pub mod datagram;
 pub mod key;
 pub mod lines;
+pub mod node;
+pub mod path;
+pub mod ring;
+pub mod role;
 pub mod time;
 
 pub use key::ClusterKey;
 pub use lines::{Emitter, Message};
+pub use ring::{KeyFile, KeyRing};

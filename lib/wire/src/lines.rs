@@ -254,6 +254,29 @@ impl LineBuffer {
             }
         }
     }
+
+    /// Gives every message that waits in a stream that does not block to `take`, which says whether to go on. `false`: it
+    /// said no, or the stream has ended. What the stream itself fails with becomes an error by `failed`.
+    pub fn take_waiting<E>(
+        &mut self,
+        reader: &mut impl Read,
+        failed: impl FnOnce(io::Error) -> E,
+        mut take: impl FnMut(Result<Message, LineError>) -> Result<bool, E>,
+    ) -> Result<bool, E> {
+        loop {
+            match self.read_from(reader) {
+                Ok(0) => return Ok(false),
+                Ok(_) => {}
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(true),
+                Err(e) => return Err(failed(e)),
+            }
+            while let Some(message) = self.next_message() {
+                if !take(message)? {
+                    return Ok(false);
+                }
+            }
+        }
+    }
 }
 
 /// Messages of a blocking reader, as an iterator; ends at the end of the file or after an IO error.

@@ -1,5 +1,11 @@
-//! How fast is a mirror, compared with the file system beneath it? Loads, and the arithmetic of rounds.
+//! How fast is a mirror, compared with the file system beneath it, what does it cost to become one again, and how fast is a farm, compared with
+//! one server and with balancers?
+//! Loads, and the arithmetic of rounds.
 
+pub mod farm;
+pub mod flood;
+pub mod forest;
 pub mod load;
 pub mod proxy;
+pub mod resync;
 pub mod table;

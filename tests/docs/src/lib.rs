@@ -1,7 +1,6 @@
-//! Which man pages and completions follow from the command lines, and do the files kept in the tree agree with them?
+//! Which man pages, completions and lists follow from the code, and do the files kept in the tree agree with them?
 
 use clap::Command;
-use clap_complete::aot::{Bash, Fish, Zsh, generate};
 use clap_mangen::Man;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -18,11 +17,17 @@ const DATE: &str = "2026-11-21";
 pub fn commands() -> Vec<Command> {
     vec![
         safekit::command(),
+        sk_check::command(),
+        sk_cluster::command(),
         sk_errd::command(),
+        sk_health::command(),
+        sk_farmfilter::command(),
         sk_heartbeat::command(),
         sk_module::command(),
+        sk_notify::command(),
         sk_replicate::command(),
         sk_top::command(),
+        sk_arbiter::command(),
         sk_vip::command(),
     ]
 }
@@ -36,19 +41,11 @@ pub fn files() -> io::Result<BTreeMap<PathBuf, Vec<u8>>> {
         built.build();
         pages(&built, &mut files)?;
 
-        let mut complete = |shell: &str, file: String, text: Vec<u8>| {
+        for (shell, file, text) in complete::registrations(&name)? {
             files.insert(Path::new("completions").join(shell).join(file), text);
-        };
-        let mut text = Vec::new();
-        generate(Bash, &mut command.clone(), &name, &mut text);
-        complete("bash", name.clone(), text);
-        let mut text = Vec::new();
-        generate(Zsh, &mut command.clone(), &name, &mut text);
-        complete("zsh", format!("_{name}"), text);
-        let mut text = Vec::new();
-        generate(Fish, &mut command.clone(), &name, &mut text);
-        complete("fish", format!("{name}.fish"), text);
+        }
     }
+    files.insert(PathBuf::from("docs/metrics.md"), sk_health::metrics::page().into_bytes());
     Ok(files)
 }
 

@@ -21,9 +21,16 @@ pub fn scripts() -> PathBuf {
 impl Lab {
     /// Makes and boots `nodes` nodes in a lab of a name nobody else has.
     pub fn up(purpose: &str, nodes: u32) -> Result<Self> {
+        Self::up_on(purpose, nodes, None)
+    }
+
+    /// The same, with disks of this size (MiB).
+    pub fn up_on(purpose: &str, nodes: u32, disk_mib: Option<u64>) -> Result<Self> {
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
         let lab = Self { name: format!("{purpose}-{}-{number}", std::process::id()) };
-        lab.run(&["up", &nodes.to_string()])?;
+        let (nodes, disk) = (nodes.to_string(), disk_mib.map(|mib| mib.to_string()));
+        let size = disk.iter().flat_map(|disk| ["--disk-mb", disk.as_str()]);
+        lab.run(&["up", nodes.as_str()].into_iter().chain(size).collect::<Vec<_>>())?;
         Ok(lab)
     }
 
@@ -73,11 +80,27 @@ impl Lab {
         Ok(self.run(&["address", host, network])?.trim().to_owned())
     }
 
-    /// A path as the host sees it, readable from outside without starting a process. `None`: the host is off.
-    pub fn path(&self, host: &str, path: &str) -> Option<PathBuf> {
+    /// Starts a command in the networks and file systems of a host, but not among its processes: it goes on while the host is paused.
+    pub fn spawn_beside(&self, host: &str, command: &[&str]) -> Result<Child> {
+        let pid = self.init(host).with_context(|| format!("{host} is off"))?;
+        Command::new("nsenter")
+            .args(["-t", &pid, "-m", "-n", "-r", "-w", "--"])
+            .args(command)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("run nsenter")
+    }
+
+    fn init(&self, host: &str) -> Option<String> {
         let state = std::env::var_os("SK_LAB_STATE").map_or_else(|| PathBuf::from("/run/sk-lab"), PathBuf::from);
         let init = std::fs::read_to_string(state.join(&self.name).join("hosts").join(host).join("init")).ok()?;
-        let pid = init.split_whitespace().next()?;
+        init.split_whitespace().next().map(str::to_owned)
+    }
+
+    /// A path as the host sees it, readable from outside without starting a process. `None`: the host is off.
+    pub fn path(&self, host: &str, path: &str) -> Option<PathBuf> {
+        let pid = self.init(host)?;
         Some(PathBuf::from(format!("/proc/{pid}/root{path}")))
     }
 

@@ -1,6 +1,7 @@
 //! A module of `scripts/lab-mirror` on node1 and node2, and what can be seen of it.
 
 use crate::lab::{self, Lab};
+use crate::view::View;
 use crate::wait;
 use anyhow::{Context, Result, anyhow, bail};
 use serde::Deserialize;
@@ -53,7 +54,12 @@ pub struct Mirror {
 impl Mirror {
     /// A lab with the module `postgresql` or `files`, configured but not started.
     pub fn configured(purpose: &str, module: &'static str, rfs: &str) -> Result<Self> {
-        let lab = Lab::up(purpose, 2)?;
+        Self::configured_on(purpose, module, rfs, None)
+    }
+
+    /// The same, on disks of this size (MiB).
+    pub fn configured_on(purpose: &str, module: &'static str, rfs: &str, disk_mib: Option<u64>) -> Result<Self> {
+        let lab = Lab::up_on(purpose, 2, disk_mib)?;
         let mut command = Command::new(lab::scripts().join("lab-mirror"));
         command.args(["--name", lab.name(), "--configure-only", "--rfs", rfs, module]);
         lab::checked(command, &["lab-mirror", module])?;
@@ -77,25 +83,23 @@ impl Mirror {
         self.pair("node1", "node2")
     }
 
+    fn view(&self) -> View<'_> {
+        View { lab: &self.lab, module: self.module }
+    }
+
     /// A verb of sk-module on a node.
     pub fn order(&self, node: &str, verb: &[&str]) -> Result<String> {
-        let (first, rest) = verb.split_first().context("no verb")?;
-        self.lab.exec(node, &[&["sk-module", *first, "-m", self.module], rest].concat())
+        self.view().order(node, verb)
     }
 
     /// The state, as published. An `Err` describes why there is none.
     pub fn state(&self, node: &str) -> Result<State, String> {
-        let text = self.lab.read(node, &format!("/run/sk/{}/state.json", self.module)).ok_or("no state.json")?;
-        serde_json::from_str(&text).map_err(|error| format!("state.json: {error}"))
+        self.view().state(node)
     }
 
     /// Waits for a word pair such as `PRIM Ready`.
     pub fn reaches(&self, node: &str, wanted: &str, deadline: Duration) -> Result<()> {
-        wait::until(&format!("{node} {wanted}"), deadline, || {
-            let state = self.state(node)?;
-            let seen = format!("{} {}", state.state, state.readiness);
-            if seen == wanted { Ok(()) } else { Err(format!("{seen}, data {}, rule {:?}", state.data, state.rule)) }
-        })
+        self.view().reaches(node, wanted, deadline)
     }
 
     /// Waits for PRIM Ready on one node and SECOND Ready on the other, both of them up to date.
@@ -129,32 +133,23 @@ impl Mirror {
 
     /// The module's log of a node.
     pub fn log(&self, node: &str) -> String {
-        self.lab.read(node, &format!("/var/lib/sk/modules/{}/log", self.module)).unwrap_or_default()
+        self.view().log(node)
     }
 
     /// Waits until the module's log has `times` lines that contain `text`.
     pub fn logged(&self, node: &str, text: &str, times: usize) -> Result<()> {
-        wait::until(&format!("{node} logs {text:?} {times} times"), SOON, || {
-            let seen = self.log(node).lines().filter(|line| line.contains(text)).count();
-            if seen >= times { Ok(()) } else { Err(format!("{seen} times")) }
-        })
+        self.view().logged(node, text, times)
     }
 
     /// Starts a writer on the client host.
     pub fn writer(&self) -> Result<Writer> {
         let to = format!("{}:5432", self.vip);
-        let child = self.lab.spawn("client", &["ack-writer", "run", "--to", &to, "--ledger", LEDGER])?;
-        Ok(Writer { child: Some(child) })
+        Writer::start(&self.lab, &["ack-writer", "run", "--to", &to, "--ledger", LEDGER])
     }
 
     /// Waits until `more` rows beyond the present ones were acknowledged.
     pub fn acknowledged(&self, more: usize, deadline: Duration) -> Result<()> {
-        let count = || self.lab.read("client", LEDGER).map_or(0, |text| text.lines().count());
-        let wanted = count() + more;
-        wait::until(&format!("{more} more acknowledged rows"), deadline, || {
-            let now = count();
-            if now >= wanted { Ok(()) } else { Err(format!("{now} of {wanted}")) }
-        })
+        acknowledged(&self.lab, more, deadline)
     }
 
     /// Every acknowledged row exists on the server behind the virtual address; how many there are.
@@ -186,7 +181,18 @@ impl Mirror {
     }
 }
 
-const LEDGER: &str = "/srv/acked";
+/// Where the client host remembers what was acknowledged.
+pub const LEDGER: &str = "/srv/acked";
+
+/// Waits until the client's ledger has `more` lines than now.
+pub fn acknowledged(lab: &Lab, more: usize, deadline: Duration) -> Result<()> {
+    let count = || lab.read("client", LEDGER).map_or(0, |text| text.lines().count());
+    let wanted = count() + more;
+    wait::until(&format!("{more} more acknowledged records"), deadline, || {
+        let now = count();
+        if now >= wanted { Ok(()) } else { Err(format!("{now} of {wanted}")) }
+    })
+}
 
 /// A running writer on the client; killed when dropped.
 #[derive(Debug)]
@@ -208,6 +214,11 @@ pub struct Seen {
 }
 
 impl Writer {
+    /// Starts it on the client host: a command that writes until its stdin ends, then prints what it saw.
+    pub fn start(lab: &Lab, command: &[&str]) -> Result<Self> {
+        Ok(Self { child: Some(lab.spawn("client", command)?) })
+    }
+
     /// Ends the writing and tells what was seen.
     pub fn finish(mut self) -> Result<Seen> {
         let mut child = self.child.take().context("finished twice")?;

@@ -104,7 +104,7 @@ fn scripts_their_limits_and_supervision() -> Result<()> {
         ];
         ensure!(node1 == wanted, "{node1:#?}");
         let environment = mirror.lab.read("node1", "/srv/environment").unwrap_or_default();
-        let wanted = "SAFE=/opt/sk\nSAFEBIN=/opt/sk/private/bin\nSAFEMODULE=files\n\
+        let wanted = "SAFE=/opt/sk\nSAFEBIN=/opt/sk/private/bin\nSAFEMODULE=files\nSAFESCRIPT=prestart\n\
                       SAFEUSERBIN=/var/lib/sk/modules/files/active/bin\nSAFEUSERCONF=/var/lib/sk/modules/files/active/conf\n\
                       SAFEUSERVAR=/var/lib/sk/modules/files\nSAFEVAR=/var/lib/sk\nWORD=two words\n";
         ensure!(environment == wanted, "{environment}");

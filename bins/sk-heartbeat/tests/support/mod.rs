@@ -1,4 +1,5 @@
 //! How do the tests start a heartbeat, talk to it, and wait for what it says?
+#![allow(dead_code)] // No test uses everything.
 #![allow(clippy::unwrap_used)] // Test code that clippy does not recognise as such, since it is in no #[test] function.
 
 use serde_json::{Value, json};
@@ -42,6 +43,11 @@ impl Pair {
         Ipv4Addr::new(127, self.net.0, self.net.1, node)
     }
 
+    /// Where the heartbeats of a node meet.
+    pub fn carrier(&self, node: u8) -> PathBuf {
+        self.dir.path().join(format!("carrier{node}"))
+    }
+
     /// Specification of node 1 or 2. A second link uses addresses 11 and 12.
     pub fn spec(&self, node: u8, links: u8) -> Value {
         let links: Vec<_> = (0..links)
@@ -51,13 +57,51 @@ impl Pair {
             })
             .collect();
         json!({"module": "AM", "node": format!("node{node}"), "peer": format!("node{}", 3 - node), "port": PORT,
-            "key_file": self.key(), "links": links})
+            "key_file": self.key(), "carrier": self.carrier(node), "links": links})
     }
 
     pub fn write(&self, name: &str, spec: &Value) -> PathBuf {
         let path = self.dir.path().join(name);
         std::fs::write(&path, spec.to_string()).unwrap();
         path
+    }
+
+    /// One of several modules of a node.
+    pub fn start_module(&self, node: u8, links: u8, module: &str) -> Node {
+        self.start_with(node, links, module, |_| ())
+    }
+
+    /// The same with a changed specification.
+    pub fn start_with(&self, node: u8, links: u8, module: &str, change: impl FnOnce(&mut Value)) -> Node {
+        let mut spec = self.spec(node, links);
+        spec["module"] = json!(module);
+        change(&mut spec);
+        Node::start(&[], &self.write(&format!("spec{node}{module}"), &spec))
+    }
+
+    /// The carrier of a node, when there is exactly one.
+    pub fn carrier_pid(&self, node: u8) -> Option<i32> {
+        let place = self.carrier(node);
+        let mut found = std::fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| {
+            let pid = entry.file_name().to_str()?.parse().ok()?;
+            let line = std::fs::read(entry.path().join("cmdline")).ok()?;
+            let mut words = line.split(|b| *b == 0).map(String::from_utf8_lossy);
+            (words.any(|w| w == "carry") && words.any(|w| w == place.to_string_lossy())).then_some(pid)
+        });
+        found.next().filter(|_| found.next().is_none())
+    }
+
+    /// Waits until a node has a carrier that fits.
+    pub fn wait_for_carrier(&self, node: u8, what: &str, fits: impl Fn(Option<i32>) -> bool) -> Option<i32> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let carrier = self.carrier_pid(node);
+            if fits(carrier) {
+                return carrier;
+            }
+            assert!(Instant::now() < deadline, "{what}: {carrier:?}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     pub fn start(&self, node: u8, links: u8) -> Node {
@@ -163,6 +207,17 @@ impl Drop for Node {
         // It may have ended by itself.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+impl Drop for Pair {
+    fn drop(&mut self) {
+        for node in [1, 2] {
+            if let Some(pid) = self.carrier_pid(node) {
+                // It may have ended by itself.
+                let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+            }
+        }
     }
 }
 

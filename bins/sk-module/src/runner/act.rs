@@ -1,9 +1,12 @@
 //! How is each action of the core carried out.
 
+use super::board::Keep;
+use super::check::CheckLink;
 use super::children::Spawn;
 use super::input::Kind;
 use super::scripts::Launch;
 use super::{Runner, monotonic_ms};
+use crate::instance::Instance;
 use automaton::{Action, Event, PeerMode, Published, ReplicaOrder, State, StateName};
 use lineage::Standing;
 use serde_json::{Value, json};
@@ -18,12 +21,19 @@ const DEATHS_WINDOW_MS: u64 = 30_000;
 
 /// What was said to the children and is not answered yet, and what must be said again to their successors.
 pub(super) struct Links {
+    /// The last `Action::Children`: heartbeat, errd, replicate.
+    pub children_wanted: Option<(bool, bool, bool)>,
     pub published: Option<Published>,
     pub bye_deadline: Option<u64>,
     pub classes: BTreeSet<String>,
     pub errd_off: bool,
+    pub checks: CheckLink,
+    /// Signs of life that are owed.
+    pub signs: super::alive::Signs,
     pub vip: VipLink,
+    pub farm: super::farm::FarmLink,
     pub replica: ReplicaLink,
+    pub arbiter: super::arbiter::ArbiterLink,
 }
 
 #[derive(Default)]
@@ -55,11 +65,16 @@ const REPEATED: u64 = 0;
 impl Links {
     pub fn new() -> Self {
         Self {
+            children_wanted: None,
             published: None,
             bye_deadline: None,
             classes: BTreeSet::new(),
             errd_off: false,
+            checks: CheckLink::default(),
+            signs: super::alive::Signs::default(),
             vip: VipLink::default(),
+            farm: super::farm::FarmLink::default(),
+            arbiter: super::arbiter::ArbiterLink::default(),
             replica: ReplicaLink {
                 outstanding: VecDeque::new(),
                 role: None,
@@ -72,7 +87,28 @@ impl Links {
     }
 
     pub fn next_deadline(&self) -> Option<u64> {
-        self.bye_deadline
+        [self.bye_deadline, self.checks.next_deadline(), self.signs.next_deadline(), self.farm.deadline]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+}
+
+/// Verb of a child, name of its specification in the run directory, and what it is told; None: the module needs no such child.
+pub(super) fn specification(
+    instance: &Instance,
+    kind: Kind,
+    lease_until: u64,
+) -> (&'static str, &'static str, Option<Value>) {
+    match kind {
+        Kind::Heartbeat => ("run", "heartbeat.json", instance.heartbeat_spec()),
+        Kind::Errd => ("run", "errd.json", instance.errd_spec()),
+        Kind::Vip => ("hold", "vip.json", instance.vip_spec(lease_until)),
+        Kind::Check => ("run", "check.json", instance.check_spec()),
+        Kind::Farm => ("run", "farm.json", instance.farm_spec()),
+        Kind::VipWatch => ("watch", "vipwatch.json", instance.vip_watch_spec()),
+        Kind::Arbiter => ("run", "arbiter.json", instance.arbiter_spec()),
+        Kind::Replicate => ("run", "replicate.json", instance.replicate_spec()),
     }
 }
 
@@ -83,6 +119,9 @@ impl Runner {
             Action::Replicate { id, order } => self.order_replica(id, order),
             Action::Vip { id, held: true } => self.claim_addresses(id),
             Action::Vip { id, held: false } => self.release_addresses(id),
+            Action::Farm { id, traffic } => self.ask_for_traffic(id, traffic),
+            Action::Arbitrate { id, request } => self.ask_arbiter(id, &request),
+            Action::Lease { until_ms } => self.extend_lease(until_ms),
             Action::Children { heartbeat, errd, replicate } => self.set_children(heartbeat, errd, replicate),
             Action::ErrdClass { class, enabled } => self.errd_class(&class, enabled),
             Action::Publish { state } => self.publish(state),
@@ -91,7 +130,9 @@ impl Runner {
             Action::StateChanged { state, .. } => self.state_changed(state),
             Action::Log { level, from, message } => self.facts.say(level, &from, &message),
             Action::Resource { name, value } => {
-                self.facts.assign(&name, &value);
+                // Its history shows each automatic action.
+                let counter = name == "heart.stopstartloop";
+                self.facts.assign_as(&name, &value, if counter { Keep::Always } else { Keep::Changes });
             }
             Action::Refuse { error, hint } => {
                 self.facts.refused = Some(if hint.is_empty() { error } else { format!("{error}; {hint}") });
@@ -101,6 +142,9 @@ impl Runner {
     }
 
     fn run_script(&mut self, id: u64, name: &str, args: &[String], timeout_ms: Option<u64>) {
+        if matches!(name, "start_prim" | "start_both") {
+            self.facts.application.1 += 1;
+        }
         let deadline = timeout_ms.map(|t| monotonic_ms() + t);
         match self.scripts.launch(&self.instance, id, name, args, deadline) {
             Launch::Running { userlog } => {
@@ -122,14 +166,29 @@ impl Runner {
         }
     }
 
+    /// The module waits for the end of a script, and nothing else tells why it does not get on.
+    pub(super) fn name_long_scripts(&mut self, now: u64) {
+        for (name, seconds) in self.scripts.long(now) {
+            let words = format!(
+                "Script {name} has run for {seconds} s, and the module waits for its end: see its userlog, or end it with sk-module forcestop -m {}",
+                self.instance.module
+            );
+            self.facts.say('C', "userplug", &words);
+        }
+    }
+
     // --- long-lived children ---
 
-    fn set_children(&mut self, heartbeat: bool, errd: bool, replicate: bool) {
+    pub(super) fn set_children(&mut self, heartbeat: bool, errd: bool, replicate: bool) {
+        self.links.children_wanted = Some((heartbeat, errd, replicate));
         let has_watch = self.instance.vip_watch_spec().is_some();
         let wanted = [
             (Kind::Heartbeat, heartbeat),
-            (Kind::VipWatch, heartbeat && has_watch),
+            // Process supervision runs as long as the module does: in every state but STOP.
+            (Kind::VipWatch, errd && has_watch),
+            (Kind::Arbiter, heartbeat && self.instance.arbiter_spec().is_some()),
             (Kind::Errd, errd && self.instance.errd_spec().is_some()),
+            (Kind::Check, errd && self.checkers_run()),
             (Kind::Replicate, replicate && self.instance.replicate_spec().is_some()),
         ];
         for (kind, wanted) in wanted {
@@ -152,6 +211,7 @@ impl Runner {
             }
             Kind::Errd => {
                 self.links.classes.clear();
+                self.links.signs.forget(Kind::Errd);
                 self.facts.unchecked("proc.");
             }
             Kind::Replicate => {
@@ -161,8 +221,13 @@ impl Runner {
                 link.deaths.clear();
                 self.facts.replica = super::board::ReplicaView::default();
             }
-            Kind::VipWatch => self.facts.unchecked("intf."),
-            Kind::Vip => {}
+            Kind::VipWatch => {
+                self.facts.unchecked("intf.");
+                self.facts.unchecked("connections.");
+            }
+            Kind::Arbiter => self.facts.unchecked("splitbrain."),
+            Kind::Check => self.forget_checkers(),
+            Kind::Vip | Kind::Farm => {}
         }
     }
 
@@ -188,6 +253,7 @@ impl Runner {
                 }
             }
             Kind::Errd => {
+                self.links.signs.seen(Kind::Errd);
                 if self.links.errd_off {
                     self.children.order(Kind::Errd, r#"{"kind":"off"}"#);
                 }
@@ -195,20 +261,20 @@ impl Runner {
                     self.children.order(Kind::Errd, &json!({"kind": "enable", "class": class}).to_string());
                 }
             }
-            Kind::Replicate => self.repeat_replica_orders(),
-            Kind::Vip | Kind::VipWatch => {}
+            Kind::Replicate => {
+                self.tell_lease(kind);
+                self.repeat_replica_orders();
+            }
+            Kind::Vip => self.tell_lease(kind),
+            Kind::Check => self.enable_checkers(),
+            Kind::Farm => self.repeat_farm_orders(),
+            Kind::VipWatch | Kind::Arbiter => {}
         }
     }
 
     fn prepare(&mut self, kind: Kind) -> Result<Spawn, String> {
         let program = self.instance.program(kind.program());
-        let (verb, file, spec) = match kind {
-            Kind::Heartbeat => ("run", "heartbeat.json", Some(self.instance.heartbeat_spec())),
-            Kind::Errd => ("run", "errd.json", self.instance.errd_spec()),
-            Kind::Vip => ("hold", "vip.json", self.instance.vip_spec()),
-            Kind::VipWatch => ("watch", "vipwatch.json", self.instance.vip_watch_spec()),
-            Kind::Replicate => ("run", "replicate.json", self.instance.replicate_spec()),
-        };
+        let (verb, file, spec) = specification(&self.instance, kind, self.links.arbiter.lease_until);
         let spec: Value = spec.ok_or_else(|| format!("the module has no configuration for {}", kind.label()))?;
         let path = self.instance.run_dir().join(file);
         std::fs::write(&path, format!("{spec}\n")).map_err(|e| format!("{}: {e}", path.display()))?;
@@ -226,6 +292,10 @@ impl Runner {
         if self.links.bye_deadline.is_some_and(|d| d <= now) {
             self.bye_is_said();
         }
+        self.farm_timers(now);
+        self.name_silent_checkers(now);
+        self.watch_signs(now);
+        self.name_long_scripts(now);
     }
 
     // --- heartbeat ---
@@ -258,35 +328,55 @@ impl Runner {
             if enabled { self.links.classes.insert(class.to_owned()) } else { self.links.classes.remove(class) };
         if changed {
             let verb = if enabled { "enable" } else { "disable" };
+            self.switch_checkers(class, enabled);
             self.children.order(Kind::Errd, &json!({"kind": verb, "class": class}).to_string());
         }
     }
 
     // --- addresses ---
 
+    /// Who holds the module's addresses, when it has any.
+    fn address_holder(&self) -> Option<Kind> {
+        if self.instance.farm_spec().is_some() {
+            Some(Kind::Farm)
+        } else {
+            self.instance.vip_spec(0).map(|_| Kind::Vip)
+        }
+    }
+
     fn claim_addresses(&mut self, id: u64) {
-        if self.instance.vip_spec().is_none() {
+        let Some(holder) = self.address_holder() else {
             self.pending.push_back(Event::VipDone { id });
             return;
-        }
+        };
         let link = &mut self.links.vip;
         link.wanted = true;
         link.reason = None;
         link.claiming = Some(id);
-        self.children.want(Kind::Vip);
-        if !self.children.is_running(Kind::Vip) {
-            self.start_child(Kind::Vip);
+        self.children.want(holder);
+        if !self.children.is_running(holder) {
+            self.start_child(holder);
+        }
+        if holder == Kind::Farm {
+            self.expect_farm();
         }
     }
 
     fn release_addresses(&mut self, id: u64) {
         self.links.vip.wanted = false;
-        if self.children.is_running(Kind::Vip) {
+        let holder = self.address_holder().unwrap_or(Kind::Vip);
+        if self.children.is_running(holder) {
             self.links.vip.releasing = Some(id);
-            self.children.order(Kind::Vip, r#"{"kind":"release"}"#);
-            self.children.dismiss(Kind::Vip);
+            self.children.order(holder, r#"{"kind":"release"}"#);
+            self.children.dismiss(holder);
+            if holder == Kind::Farm {
+                self.expect_farm();
+            }
         } else {
-            self.children.dismiss(Kind::Vip);
+            self.children.dismiss(holder);
+            if holder == Kind::Farm {
+                self.farm_is_silent(true);
+            }
             self.pending.push_back(Event::VipDone { id });
         }
     }
@@ -386,6 +476,7 @@ impl Runner {
         self.facts.event(
             &json!({"t": self.facts.since.clone(), "kind": "state", "state": state.name, "readiness": state.readiness}),
         );
+        self.facts.transitions.note(state.name);
         self.facts.assign("state.local", &state.to_string());
         self.state_files(state);
         if state.name == StateName::Stop {

@@ -1,13 +1,16 @@
 //! What is known of the module now: resources, children's reports, and the files that show them.
 
-use crate::history::Journal;
+use crate::history::{Assignment, History};
 use crate::instance::Instance;
-use crate::log::ModuleLog;
+use crate::journal::Journal;
+use crate::log::{ModuleLog, is_shown_by_default};
+use automaton::StateName;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use sys::syslog::Syslog;
 use wire::time::rfc3339_now;
 
 /// Bytes after which `events.jsonl` is renamed to `events.1.jsonl`.
@@ -19,6 +22,16 @@ pub(super) struct Resource {
     pub t: String,
 }
 
+/// What goes to the history of resources.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Keep {
+    Changes,
+    /// Also an assignment of the same value (`set -l`).
+    Always,
+    /// The value, but not as history (`set -n`).
+    Never,
+}
+
 /// The replication engine's latest words, as they came.
 #[derive(Default)]
 pub(super) struct ReplicaView {
@@ -27,18 +40,50 @@ pub(super) struct ReplicaView {
     pub resync: Option<Value>,
     /// The present resynchronisation only goes on with the stream: nothing is copied anew.
     pub resumes: bool,
+    /// Something is being copied: the loss of the stream would be a failed resynchronisation.
+    pub copies: bool,
+}
+
+/// How often this runner saw the module go from one state to another.
+pub(super) struct Transitions {
+    last: StateName,
+    counts: BTreeMap<(StateName, StateName), u64>,
+}
+
+impl Transitions {
+    fn new() -> Self {
+        Self { last: StateName::Stop, counts: BTreeMap::new() }
+    }
+
+    pub fn note(&mut self, state: StateName) {
+        if state != self.last {
+            *self.counts.entry((self.last, state)).or_default() += 1;
+            self.last = state;
+        }
+    }
+
+    /// `{"SECOND ALONE":1}`: one failover.
+    pub fn view(&self) -> Value {
+        self.counts.iter().map(|((from, to), n)| (format!("{from} {to}"), json!(n))).collect()
+    }
 }
 
 pub(super) struct Facts {
     pub resources: BTreeMap<String, Resource>,
     pub replica: ReplicaView,
+    pub farm: super::farm::FarmView,
     /// Address to `up` or `down`.
     pub vip: BTreeMap<String, String>,
+    /// Which runner this is, and how often it has started the application.
+    pub application: (u64, u64),
     /// The last refusal, for a command that waits.
     pub refused: Option<String>,
     pub since: String,
+    pub transitions: Transitions,
     pub log: ModuleLog,
     pub journal: Journal,
+    history: History,
+    syslog: Syslog,
     events: Events,
 }
 
@@ -53,22 +98,42 @@ impl Facts {
         Ok(Self {
             resources: BTreeMap::new(),
             replica: ReplicaView::default(),
+            farm: super::farm::FarmView::default(),
             vip: BTreeMap::new(),
+            application: (0, 0),
             refused: None,
             since: rfc3339_now(),
+            transitions: Transitions::new(),
             log: ModuleLog::open(&instance.user_var().join("log"))?,
-            journal: Journal::open(&instance.user_var())?,
+            journal: Journal::open(&instance.user_var()),
+            history: History::open(&instance.user_var()),
+            syslog: Syslog::new(&instance.module),
             events: Events::open(&instance.run_dir()),
         })
     }
 
     /// Assigns; true when the value changed.
     pub fn assign(&mut self, name: &str, value: &str) -> bool {
+        self.assign_as(name, value, Keep::Changes)
+    }
+
+    /// Assigns, and says what goes to the history; true when the value changed.
+    pub fn assign_as(&mut self, name: &str, value: &str, keep: Keep) -> bool {
         let changed = self.resources.get(name).is_none_or(|r| r.value != value);
-        if changed {
+        if changed || keep == Keep::Always {
             let t = rfc3339_now();
             self.event(&json!({"t": t, "kind": "resource", "name": name, "value": value}));
-            self.resources.insert(name.to_owned(), Resource { value: value.to_owned(), t });
+            self.resources.insert(name.to_owned(), Resource { value: value.to_owned(), t: t.clone() });
+            let assignment = |name: &str, value: &str, t: &str, kept| Assignment {
+                t: t.to_owned(),
+                name: name.to_owned(),
+                value: value.to_owned(),
+                kept,
+                carried: false,
+            };
+            let noted = assignment(name, value, &t, keep != Keep::Never);
+            let current = self.resources.iter().map(|(name, r)| assignment(name, &r.value, &r.t, true));
+            self.history.note(&noted, current);
         }
         changed
     }
@@ -88,6 +153,9 @@ impl Facts {
     /// Module log, and the stream of events.
     pub fn say(&mut self, level: char, from: &str, message: &str) {
         self.log.write(level, from, message);
+        if is_shown_by_default(&level.to_string()) {
+            self.syslog.send(level, from, message);
+        }
         self.event(
             &json!({"t": rfc3339_now(), "kind": "log", "from": from, "level": level.to_string(), "message": message}),
         );
@@ -119,5 +187,20 @@ impl Events {
                 self.written += line.len() as u64;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn transitions_are_counted_by_name() {
+        let mut transitions = Transitions::new();
+        for state in [StateName::Wait, StateName::Second, StateName::Second, StateName::Alone, StateName::Second] {
+            transitions.note(state);
+        }
+        transitions.note(StateName::Alone);
+        assert_eq!(transitions.view(), json!({"STOP WAIT": 1, "WAIT SECOND": 1, "SECOND ALONE": 2, "ALONE SECOND": 1}));
     }
 }

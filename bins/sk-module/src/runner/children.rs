@@ -36,6 +36,8 @@ pub(super) struct Spawn {
 struct Slot {
     child: Option<Child>,
     wanted: bool,
+    /// It was asked to end and is started again at once: no death.
+    renewing: bool,
     delay_ms: u64,
     retry_at: Option<u64>,
     restarts: u32,
@@ -168,6 +170,25 @@ impl Children {
                 child.stdin = None;
             }
         }
+    }
+
+    /// Ends a child that is to be started again with a new specification: by the end of its input, or, where that means more to it,
+    /// by a signal that it cannot answer.
+    pub fn renew(&mut self, kind: Kind, kill_it: bool) {
+        let Some(slot) = self.slots.get_mut(&kind) else { return };
+        let Some(child) = slot.child.as_mut() else { return };
+        slot.renewing = true;
+        if kill_it {
+            // ESRCH: it is gone already; its end is on the way.
+            let _ = kill(child.pid, Signal::SIGKILL);
+        } else {
+            child.stdin = None;
+        }
+    }
+
+    /// Whether the end that was just noted had been asked for by [`Self::renew`].
+    pub fn was_renewed(&mut self, kind: Kind) -> bool {
+        self.slots.get_mut(&kind).is_some_and(|slot| std::mem::take(&mut slot.renewing))
     }
 
     /// Notes an end. Returns whether it was the present child and whether it will be started again.

@@ -49,10 +49,7 @@ impl Board {
 
 /// Opens the socket and serves it from threads. Root and the socket's group may connect (mode 0660).
 pub(super) fn serve(path: &Path, inputs: Sender<Input>, board: Arc<Board>) -> std::io::Result<()> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
+    sys::files::remove(path)?;
     let listener = UnixListener::bind(path)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
     std::thread::spawn(move || {

@@ -8,10 +8,15 @@ use std::sync::mpsc::SyncSender;
 pub(super) enum Kind {
     Heartbeat,
     Errd,
+    /// All checkers of the module.
+    Check,
     /// Holds the virtual addresses.
     Vip,
+    /// The member of a farm: holds its addresses, shares its traffic.
+    Farm,
     /// Watches the interfaces of the virtual addresses.
     VipWatch,
+    Arbiter,
     Replicate,
 }
 
@@ -20,7 +25,10 @@ impl Kind {
         match self {
             Self::Heartbeat => "sk-heartbeat",
             Self::Errd => "sk-errd",
+            Self::Check => "sk-check",
             Self::Vip | Self::VipWatch => "sk-vip",
+            Self::Farm => "sk-farmfilter",
+            Self::Arbiter => "sk-arbiter",
             Self::Replicate => "sk-replicate",
         }
     }

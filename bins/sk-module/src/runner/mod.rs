@@ -1,15 +1,19 @@
 //! The runner of one module: what happens, in which order, and who is told. The decisions are `automaton`'s.
 
 mod act;
+mod alive;
+mod arbiter;
 mod board;
+mod check;
 mod children;
 mod control;
+mod farm;
 mod input;
+mod renew;
 mod reports;
 mod requests;
 mod scripts;
 
-use crate::history::Line;
 use crate::instance::{BootPolicy, Instance};
 use crate::{Failure, client, exit};
 use act::Links;
@@ -19,6 +23,7 @@ use children::Children;
 use control::Board;
 use input::Input;
 use nix::sys::signal::{SigSet, Signal};
+pub(crate) use renew::child_specs;
 use scripts::Scripts;
 use std::collections::VecDeque;
 use std::os::fd::AsRawFd;
@@ -27,7 +32,6 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 use sys::clock::monotonic_ms;
 use sys::roots::Roots;
-use wire::time::rfc3339_now;
 
 /// How long a new runner waits for the children of a former life to end.
 const FORMER_LIFE: Duration = Duration::from_secs(40);
@@ -77,13 +81,13 @@ pub(crate) fn run(roots: &Roots, module: &str, ready_fd: Option<i32>, boot: bool
     let starts = boot_decision(&instance, &mut persisted, boot);
     let settings = instance.settings();
     let incarnation = incarnation()?;
-    facts.journal.write(&Line::Begin {
-        t: rfc3339_now(),
-        settings: settings.clone(),
-        persisted: persisted.clone(),
-        incarnation,
-    });
+    facts.application.0 = incarnation;
+    facts.journal.begin(&settings, &persisted, incarnation);
     instance.tidy_userlogs();
+    if let Err(error) = instance.write_arbiter_spec() {
+        // Only sk-arbiter show -m would miss it.
+        facts.say('W', "heart", &format!("arbiter.json: {error}"));
+    }
     let mut runner = Runner {
         core: Core::new(settings, persisted.clone(), incarnation),
         children: Children::new(inputs.clone(), lock.as_raw_fd()),
@@ -241,6 +245,7 @@ impl Runner {
                 }
             }
             Input::HandlerEnded { name, exit } => self.handler_ended(&name, exit),
+            Input::Request { request, reply } if request["verb"] == "setgroups" => self.set_groups(&request, reply),
             Input::Request { request, reply } => {
                 let answer = self.answer(&request);
                 // The asker went away: the answer concerns nobody.
@@ -269,16 +274,23 @@ impl Runner {
     /// The same, with a message (level, origin, words) that belongs right behind the first thing the core says.
     pub(super) fn tell_and_say(&mut self, event: Event, mut then: Option<(char, &str, String)>) {
         self.pending.push_back(event);
+        self.tell_all(&mut then);
+    }
+
+    /// What was put aside while no event was being given.
+    pub(super) fn tell_pending(&mut self) {
+        self.tell_all(&mut None);
+    }
+
+    fn tell_all(&mut self, then: &mut Option<(char, &str, String)>) {
         while let Some(event) = self.pending.pop_front() {
             let (now, wall) = (monotonic_ms(), sys::clock::wall_ms());
+            self.facts.journal.prepare(&self.core);
             let actions = self.core.handle(now, wall, event.clone());
-            self.facts.journal.write(&Line::Event {
-                t: rfc3339_now(),
-                now,
-                wall,
-                input: event,
-                actions: actions.clone(),
-            });
+            self.facts.journal.event(now, wall, &event, &actions);
+            if let Some(news) = self.facts.journal.news() {
+                self.facts.say('W', "safekit", &news);
+            }
             for action in actions {
                 self.execute(action);
                 if let Some((level, from, message)) = then.take() {
@@ -293,9 +305,24 @@ impl Runner {
     fn recall_switches(&mut self) {
         self.links.errd_off = self.instance.errd_is_off();
         let failover = self.persisted.failover_override.unwrap_or(self.core.settings().failover);
-        for (name, on) in [("usersetting.errd", !self.links.errd_off), ("usersetting.failover", failover)] {
-            self.facts.assign(name, if on { "on" } else { "off" });
+        let word = |on| if on { "on" } else { "off" };
+        self.facts.assign("usersetting.errd", word(!self.links.errd_off));
+        if self.instance.peer.is_some() {
+            self.facts.assign("usersetting.failover", word(failover));
         }
+        self.facts.assign("usersetting.checker", word(!self.persisted.checkers_off));
+        // The traffic between the nodes is always encrypted and authenticated.
+        self.facts.assign("usersetting.encryption", "on");
+        self.show_boot();
+    }
+
+    pub(super) fn show_boot(&mut self) {
+        let value = match self.instance.boot_policy() {
+            BootPolicy::On => "on",
+            BootPolicy::Auto => "auto",
+            BootPolicy::Off => "off",
+        };
+        self.facts.assign("usersetting.boot", value);
     }
 
     fn run_timers(&mut self, now: u64) {

@@ -1,8 +1,9 @@
 //! What do the lines and the ends of children mean to the core.
 
 use super::Runner;
+use super::board::Keep;
 use super::input::Kind;
-use automaton::{Event, Published, ReplicaReport, Verb};
+use automaton::{Event, Evidence, Published, ReplicaReport, Verb};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -18,7 +19,10 @@ impl Runner {
         match kind {
             Kind::Heartbeat => self.heartbeat_line(&message.kind, &message.value),
             Kind::Errd => self.errd_line(&message.kind, &message.value),
+            Kind::Check => self.check_line(&message.kind, &message.value),
+            Kind::Farm => self.farm_line(&message.kind, &message.value),
             Kind::Vip | Kind::VipWatch => self.vip_line(&message.kind, &message.value),
+            Kind::Arbiter => self.arbiter_line(&message.kind, &message.value),
             Kind::Replicate => self.replica_line(&message.kind, &message.value),
         }
     }
@@ -34,6 +38,7 @@ impl Runner {
             }
             "peer_up" => self.tell(Event::PeerUp),
             "peer_down" => self.tell(Event::PeerDown),
+            "peer_gone" => self.peer_gone(value),
             "peer_state" => match Published::deserialize(&value["state"]) {
                 Ok(state) => self.tell(Event::PeerState { state, bye: value["bye"] == json!(true) }),
                 Err(error) => {
@@ -55,6 +60,13 @@ impl Runner {
         }
     }
 
+    fn peer_gone(&mut self, value: &Value) {
+        let evidence = Evidence::deserialize(&value["evidence"]).unwrap_or_default();
+        let words = crate::journal::words::end_of_peer(evidence);
+        self.facts.say('W', "heart", &format!("The module on the other node ended without a goodbye: {words}"));
+        self.tell(Event::PeerGone { evidence });
+    }
+
     fn errd_line(&mut self, kind: &str, value: &Value) {
         match kind {
             "proc" => {
@@ -64,18 +76,24 @@ impl Runner {
                     let reason =
                         value["reason"].as_str().map_or_else(|| format!("Process {name} not running"), str::to_owned);
                     self.facts.say('C', "errd", &reason);
-                    self.errd_action(&name, value["action"].as_str().unwrap_or("noaction"));
+                    let services: Vec<String> = Vec::deserialize(&value["restart_services"]).unwrap_or_default();
+                    self.errd_action(&name, value["action"].as_str().unwrap_or("noaction"), services);
                 } else {
                     self.resource(&format!("proc.{name}"), &state, "errd");
                 }
             }
+            "problem" => {
+                let reason = value["reason"].as_str().unwrap_or("?").to_owned();
+                self.facts.say('C', "errd", &reason);
+            }
             "list" => self.facts.event(value),
+            "pong" => self.links.signs.answered(Kind::Errd),
             _ => self.unknown(Kind::Errd, kind),
         }
     }
 
     /// The action comes first in the log, then the resource, then what follows from the action.
-    fn errd_action(&mut self, process: &str, action: &str) {
+    fn errd_action(&mut self, process: &str, action: &str, services: Vec<String>) {
         let resource = format!("proc.{process}");
         let verb = match action {
             "restart" => Verb::Restart,
@@ -94,7 +112,11 @@ impl Runner {
         };
         let changed = self.facts.assign(&resource, "down");
         let words = changed.then(|| ('C', "errd", format!("Resource {resource} set to down by errd")));
-        let event = Event::Command { verb, full: false, identity: Some("errd".into()), origin: "errd".into() };
+        let event = if verb == Verb::Restart && !services.is_empty() {
+            Event::RestartServices { services, identity: "errd".into() }
+        } else {
+            Event::Command { verb, full: false, identity: Some("errd".into()), origin: "errd".into() }
+        };
         self.tell_and_say(event, words);
         if changed {
             self.tell(Event::Resource { name: resource, value: "down".into(), origin: "errd".into() });
@@ -113,11 +135,11 @@ impl Runner {
         }
     }
 
-    fn automatic(&mut self, verb: Verb, who: &str) {
+    pub(super) fn automatic(&mut self, verb: Verb, who: &str) {
         self.tell(Event::Command { verb, full: false, identity: Some(who.into()), origin: who.into() });
     }
 
-    fn vip_line(&mut self, kind: &str, value: &Value) {
+    pub(super) fn vip_line(&mut self, kind: &str, value: &Value) {
         let address = value["address"].as_str().unwrap_or_default().to_owned();
         match kind {
             "vip" => {
@@ -148,6 +170,11 @@ impl Runner {
                 let ident = value["ident"].as_str().unwrap_or_default();
                 let state = value["value"].as_str().unwrap_or("down").to_owned();
                 self.resource(&format!("intf.{ident}"), &state, "intfcheck");
+            }
+            "connections" => {
+                let count = value["value"].as_u64().unwrap_or(0).to_string();
+                // It changes all the time: the value, and no history.
+                self.facts.assign_as(&format!("connections.{address}"), &count, Keep::Never);
             }
             "conflict" => {
                 let mac = value["mac"].as_str().unwrap_or("?");
@@ -187,6 +214,7 @@ impl Runner {
                 if self.facts.replica.resumes {
                     return self.facts.say('I', "rfsplug", "Replication goes on where the stream had ended");
                 }
+                self.facts.replica.copies = true;
                 for directory in self.instance.replicated_directories() {
                     self.facts.say('E', "reintegre", &format!("Updating directory tree from {directory}"));
                 }
@@ -211,10 +239,18 @@ impl Runner {
                 self.facts.assign("rfs.rei_copy_size_metric", &(bytes / 1024).to_string());
                 self.facts.assign("rfs.rei_copy_count_metric", &files.to_string());
                 self.facts.assign("rfs.rei_copy_time_metric", &(ms / 1000).to_string());
+                self.facts.replica.copies = false;
+                self.facts.assign("rfs.reintegre_failed", "false");
                 self.facts.say('E', "reintegre", "Reintegration ended (synchronize)");
+                if self.core.state().name.serves() {
+                    self.facts.say('E', "rfsplug", "Uptodate replicated file system");
+                }
             }
             "stream_up" => self.facts.say('I', "rfsplug", "Replication stream up"),
             "stream_lost" => {
+                if std::mem::take(&mut self.facts.replica.copies) {
+                    self.facts.assign("rfs.reintegre_failed", "true");
+                }
                 self.facts.say(
                     'W',
                     "rfsplug",
@@ -269,14 +305,22 @@ impl Runner {
 
     /// Assigns a checker's resource; a change is logged and given to the core.
     pub(super) fn resource(&mut self, name: &str, value: &str, origin: &str) {
-        if self.facts.assign(name, value) {
+        self.resource_as(name, value, origin, Keep::Changes);
+    }
+
+    pub(super) fn resource_as(&mut self, name: &str, value: &str, origin: &str, keep: Keep) {
+        if !self.core.hears(name) {
+            // Switched off, or about a past life of its checker: the core keeps what it may need later.
+            return self.tell(Event::Resource { name: name.into(), value: value.into(), origin: origin.into() });
+        }
+        if self.facts.assign_as(name, value, keep) {
             let level = if value == "down" { 'C' } else { 'I' };
             self.facts.say(level, origin, &format!("Resource {name} set to {value} by {origin}"));
             self.tell(Event::Resource { name: name.into(), value: value.into(), origin: origin.into() });
         }
     }
 
-    fn unknown(&mut self, from: Kind, kind: &str) {
+    pub(super) fn unknown(&mut self, from: Kind, kind: &str) {
         self.facts.say('D', from.program(), &format!("an event of unknown kind {kind} was skipped"));
     }
 
@@ -285,19 +329,29 @@ impl Runner {
         self.changed = true;
         if !again {
             self.facts.say('D', kind.program(), &format!("ended ({how})"));
-            if kind == Kind::Vip {
+            if kind == Kind::Farm {
+                self.farm_is_silent(true);
+                if code != Some(0) {
+                    self.clean_farm();
+                }
+            }
+            if matches!(kind, Kind::Vip | Kind::Farm) {
                 self.facts.vip.clear();
                 if let Some(id) = self.links.vip.releasing.take() {
                     self.tell(Event::VipDone { id });
                 }
                 // Claimed again while the release went on.
                 if self.links.vip.wanted {
-                    self.children.want(Kind::Vip);
-                    self.start_child(Kind::Vip);
+                    self.children.want(kind);
+                    self.start_child(kind);
                 }
             }
             if kind == Kind::Heartbeat {
                 self.bye_is_said();
+            }
+            if kind == Kind::Arbiter {
+                self.arbiter_is_gone("sk-arbiter was dismissed");
+                self.tell_pending();
             }
             if kind == Kind::Replicate {
                 self.links.replica.store.clear();
@@ -305,8 +359,18 @@ impl Runner {
             }
             return;
         }
-        if kind == Kind::Vip && self.vip_claim_failed(code, how) {
+        if matches!(kind, Kind::Vip | Kind::Farm) && self.vip_claim_failed(kind, code, how) {
             return;
+        }
+        if kind == Kind::Farm {
+            self.farm_is_silent(false);
+        }
+        if kind == Kind::Arbiter {
+            self.arbiter_is_gone("sk-arbiter ended");
+            self.tell_pending();
+        }
+        if self.children.was_renewed(kind) {
+            return self.start_child(kind);
         }
         self.facts.say(
             'C',
@@ -322,13 +386,16 @@ impl Runner {
     }
 
     /// A holder that ends by itself while it claims could not get the addresses: that is an answer, not a death to repair.
-    fn vip_claim_failed(&mut self, code: Option<i32>, how: &str) -> bool {
+    fn vip_claim_failed(&mut self, kind: Kind, code: Option<i32>, how: &str) -> bool {
         let Some(code) = code.filter(|c| *c != 0) else { return false };
         let Some(id) = self.links.vip.claiming.take() else { return false };
-        self.children.dismiss(Kind::Vip);
+        self.children.dismiss(kind);
         self.links.vip.wanted = false;
         let reason = self.links.vip.reason.take().unwrap_or_else(|| {
-            format!("sk-vip could not set the virtual addresses (exit {code}, {how}); its words are in the log (sk-module log -A)")
+            format!(
+                "{} could not set the virtual addresses (exit {code}, {how}); its words are in the log (sk-module log -A)",
+                kind.program()
+            )
         });
         self.facts.refused = Some(reason.clone());
         self.tell(Event::VipFailed { id, reason });

@@ -1,14 +1,18 @@
 //! What does the control socket answer.
 
 use super::Runner;
+use super::board::Keep;
 use super::control::refuse;
 use super::input::Kind;
+use crate::history::label;
+use crate::switches::{Switch, word};
 use automaton::{Event, Readiness, Verb};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 /// Classes whose resources belong to the product: not assignable from outside.
-const OWN_CLASSES: [&str; 7] = ["state.", "rfs.", "heart.", "heartbeat.", "heartbeatlocaladdr.", "ip.", "intf."];
+const OWN_CLASSES: [&str; 8] =
+    ["state.", "rfs.", "heart.", "heartbeat.", "heartbeatlocaladdr.", "ip.", "intf.", "farm."];
 
 impl Runner {
     pub(super) fn answer(&mut self, request: &Value) -> String {
@@ -20,6 +24,10 @@ impl Runner {
             "log" => self.answer_log(request),
             "errd" => self.answer_errd(request),
             "failover" => self.answer_failover(request),
+            "rules" => self.answer_rules(),
+            "usersetting" => self.answer_usersetting(request),
+            "reconfigure" => self.answer_reconfigure(request),
+            "update" => self.answer_update(request),
             "leave" => self.answer_leave(),
             "boot" => self.answer_boot(),
             "resetloop" => {
@@ -97,11 +105,21 @@ impl Runner {
         if !is_resource_name(&name) || value.len() > 256 || value.contains(char::is_control) {
             return refuse(&format!("{name:?} is no resource (class.id), or the value is not one short line"), "", 100);
         }
+        if let Some(switch) = name.strip_prefix("usersetting.") {
+            let mut request = request.clone();
+            request["name"] = json!(switch);
+            return self.answer_usersetting(&request);
+        }
         if OWN_CLASSES.iter().any(|class| name.starts_with(class)) {
             return refuse(&format!("{name} belongs to the product and cannot be assigned"), "use the class custom", 1);
         }
         let origin = text(request, "identity").unwrap_or_else(|| "safekit".into());
-        self.resource(&name, &value, &origin);
+        let keep = match request["history"].as_str() {
+            Some("never") => Keep::Never,
+            Some("always") => Keep::Always,
+            _ => Keep::Changes,
+        };
+        self.resource_as(&name, &value, &origin, keep);
         ok()
     }
 
@@ -166,7 +184,44 @@ impl Runner {
         ok()
     }
 
+    /// The persistent switches by name: `errd`, `checker`, `failover`, `boot`.
+    fn answer_usersetting(&mut self, request: &Value) -> String {
+        let on = request["value"] == json!("on");
+        if !on && request["value"] != json!("off") {
+            return refuse("a switch is on or off", "", 100);
+        }
+        match request["name"].as_str().and_then(Switch::parse) {
+            Some(Switch::Errd) => self.switch_errd(on, request),
+            Some(Switch::Failover) => self.answer_failover(request),
+            Some(Switch::Checker) => {
+                let origin = text(request, "origin").unwrap_or_else(|| "root".into());
+                self.tell(Event::SetCheckers { on, origin });
+                self.checkers_are_switched();
+                ok()
+            }
+            Some(Switch::Boot) => self.switch_boot(on, request),
+            None => refuse(&format!("there is no switch {}", request["name"]), "", 100),
+        }
+    }
+
+    fn switch_boot(&mut self, on: bool, request: &Value) -> String {
+        if let Err(error) = crate::switches::store_boot(&self.instance.user_var(), on) {
+            return refuse(
+                &format!("the switch cannot be kept in {}: {error}", self.instance.user_var().display()),
+                "mend the disk, then say it again",
+                crate::exit::SYSTEM,
+            );
+        }
+        let origin = text(request, "origin").unwrap_or_else(|| "root".into());
+        self.facts.say('U', "safekit", &format!("Action boot {} called by {origin}", word(on)));
+        self.show_boot();
+        ok()
+    }
+
     fn answer_failover(&mut self, request: &Value) -> String {
+        if self.instance.peer.is_none() {
+            return refuse(&format!("a {} module has no failover", self.instance.mode()), "it is for mirrors", 1);
+        }
         let on = match request["value"].as_str() {
             Some("on") => true,
             Some("off") => false,
@@ -189,8 +244,12 @@ impl Runner {
     /// The content of `state.json` and of the `state` reply.
     pub(super) fn snapshot(&self) -> Value {
         let state = self.core.state();
-        let resources: Vec<Value> =
-            self.facts.resources.iter().map(|(name, r)| json!({"name": name, "value": r.value, "t": r.t})).collect();
+        let resources: Vec<Value> = self
+            .facts
+            .resources
+            .iter()
+            .map(|(name, r)| json!({"name": name, "value": r.value, "t": r.t, "label": label(name)}))
+            .collect();
         let heartbeats: Vec<Value> = self
             .facts
             .resources
@@ -220,13 +279,14 @@ impl Runner {
             "module": self.instance.module,
             "node": self.instance.node,
             "peer": self.instance.peer,
-            "mode": "mirror",
+            "mode": self.instance.mode(),
             "id": self.instance.id,
             "state": state.name,
             "readiness": state.readiness,
             "busy": self.core.is_busy() || state.readiness == Readiness::Transient,
             "remote": self.remote(),
             "since": self.facts.since,
+            "application": format!("{}.{}", self.facts.application.0, self.facts.application.1),
             "data": self.core.data_state(),
             "standing": self.facts.replica.snapshot.as_ref().map(|s| s["standing"].clone()),
             "rule": self.core.rule(),
@@ -234,8 +294,11 @@ impl Runner {
             "heartbeats": heartbeats,
             "vip": vip,
             "replica": self.replica_view(),
+            "farm": self.farm_view(),
             "resources": resources,
             "children": children,
+            "transitions": self.facts.transitions.view(),
+            "lease_until_ms": self.lease_until_ms(),
         })
     }
 
@@ -257,6 +320,8 @@ impl Runner {
             "in_bytes_s": traffic("in_bytes_s"),
             "out_bytes_s": traffic("out_bytes_s"),
             "lag_bytes": traffic("lag_bytes"),
+            "ack_us": self.facts.replica.traffic.as_ref().map(|t| t["ack_us"].clone()),
+            "ack_worst_us": self.facts.replica.traffic.as_ref().map(|t| t["ack_worst_us"].clone()),
             "resync": self.facts.replica.resync,
         })
     }

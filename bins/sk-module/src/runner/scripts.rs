@@ -28,9 +28,15 @@ pub(super) enum Launch {
     Impossible { exit: i32, message: String },
 }
 
+/// A script without a time limit is named in the log when it has run for this long, and again each time that time has doubled.
+const LONG_MS: u64 = 60_000;
+
 struct Running {
     group: Pid,
+    began: u64,
     deadline: Option<u64>,
+    /// When it is named in the log.
+    named_at: u64,
     /// Killed at its deadline: its end has no exit status.
     overdue: bool,
     name: String,
@@ -96,20 +102,21 @@ impl Scripts {
             sys::warn!("sk-module: the output of {name} is lost, its file {userlog} cannot be written: {error}");
             (Stdio::null(), Stdio::null())
         });
-        let mut command = Command::new(&path);
-        command.args(args).stdin(Stdio::null()).stdout(output).stderr(errors).current_dir(instance.user_var());
-        command.process_group(0);
-        for (variable, value) in instance.environment() {
-            command.env(variable, value);
-        }
-        // SAFETY: sigprocmask is async-signal-safe; nothing of the parent's memory is changed.
-        unsafe {
-            command.pre_exec(|| SigSet::all().thread_unblock().map_err(std::io::Error::from));
-        }
-        match command.spawn() {
+        let mut command = command(instance, &path, name, (output, errors));
+        match command.args(args).spawn() {
             Ok(mut child) => {
-                let group = Pid::from_raw(child.id().cast_signed());
-                self.running.insert(id, Running { group, deadline, overdue: false, name: name.to_owned() });
+                let (group, began) = (Pid::from_raw(child.id().cast_signed()), sys::clock::monotonic_ms());
+                self.running.insert(
+                    id,
+                    Running {
+                        group,
+                        began,
+                        deadline,
+                        named_at: began + LONG_MS,
+                        overdue: false,
+                        name: name.to_owned(),
+                    },
+                );
                 let inputs = self.inputs.clone();
                 std::thread::spawn(move || {
                     // As shells say it: 128 and the number of the signal.
@@ -132,16 +139,8 @@ impl Scripts {
         let name = path.file_name().map_or_else(|| handler.to_owned(), |n| n.to_string_lossy().into_owned());
         let userlog = format!("userlog_{}_{name}.ulog", local_time("%Y-%m-%dT%H%M%S"));
         let (output, errors) = open_output(instance, &userlog, &name).map_err(|e| e.to_string())?;
-        let mut command = Command::new(&path);
-        command.arg(process).stdin(Stdio::null()).stdout(output).stderr(errors).process_group(0);
-        for (variable, value) in instance.environment() {
-            command.env(variable, value);
-        }
-        // SAFETY: sigprocmask is async-signal-safe; nothing of the parent's memory is changed.
-        unsafe {
-            command.pre_exec(|| SigSet::all().thread_unblock().map_err(std::io::Error::from));
-        }
-        let mut child = command.spawn().map_err(|e| format!("{}: {e}", path.display()))?;
+        let mut command = command(instance, &path, &name, (output, errors));
+        let mut child = command.arg(process).spawn().map_err(|e| format!("{}: {e}", path.display()))?;
         let inputs = self.inputs.clone();
         std::thread::spawn(move || {
             let exit = child.wait().ok().and_then(|status| status.code());
@@ -178,8 +177,31 @@ impl Scripts {
     }
 
     pub fn next_deadline(&self) -> Option<u64> {
-        self.running.values().filter_map(|s| s.deadline).min()
+        self.running.values().filter(|s| !s.overdue).map(|s| s.deadline.unwrap_or(s.named_at)).min()
     }
+
+    /// Scripts that nobody limits and that have run for long, with the seconds since they began.
+    pub fn long(&mut self, now: u64) -> Vec<(String, u64)> {
+        let mut long = Vec::new();
+        for script in self.running.values_mut().filter(|s| s.deadline.is_none() && s.named_at <= now && !s.overdue) {
+            let ran = now.saturating_sub(script.began);
+            script.named_at = now.saturating_add(ran.max(LONG_MS));
+            long.push((script.name.clone(), ran / 1000));
+        }
+        long
+    }
+}
+
+/// An executable of the module: its environment and place, a process group of its own, no signal blocked.
+fn command(instance: &Instance, path: &Path, name: &str, (output, errors): (Stdio, Stdio)) -> Command {
+    let mut command = Command::new(path);
+    command.stdin(Stdio::null()).stdout(output).stderr(errors).current_dir(instance.user_var()).process_group(0);
+    command.envs(instance.environment()).env("SAFESCRIPT", name);
+    // SAFETY: sigprocmask is async-signal-safe; nothing of the parent's memory is changed.
+    unsafe {
+        command.pre_exec(|| SigSet::all().thread_unblock().map_err(std::io::Error::from));
+    }
+    command
 }
 
 fn open_output(instance: &Instance, userlog: &str, name: &str) -> std::io::Result<(Stdio, Stdio)> {

@@ -64,7 +64,18 @@ impl Pair {
         std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
         let (port_a, port_b) = (port(), port());
         let wire = Wire::new(port_a);
+        let disks = extra.get("disks").is_some();
+        if disks {
+            // Whoever makes a mount namespace of its own meanwhile would keep a disk that we gave up.
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+            let flags = nix::mount::MsFlags::MS_REC | nix::mount::MsFlags::MS_PRIVATE;
+            nix::mount::mount(None::<&str>, "/", None::<&str>, flags, None::<&str>).unwrap();
+        }
         let spec = |name: &str, peer: &str, listen: String, to: String| {
+            std::fs::create_dir(base.join(name)).unwrap();
+            if disks {
+                make_disk(&base.join(name));
+            }
             let dir = base.join(name).join("data");
             std::fs::create_dir_all(&dir).unwrap();
             let mut spec = json!({
@@ -94,11 +105,16 @@ impl Pair {
     /// A serves and B follows, in sync.
     pub fn synced(extra: Value) -> Self {
         let mut pair = Self::new(extra);
-        pair.a.done(json!({"kind":"primary","peer":"excluded","force":true}));
-        pair.b.done(json!({"kind":"secondary"}));
-        pair.b.until_replica("b in sync", |r| r["peer"] == "in_sync" && r["standing"] == "paired");
-        pair.a.until_replica("a sees b in sync", |r| r["peer"] == "in_sync" && r["standing"] == "paired");
+        pair.follow();
         pair
+    }
+
+    /// The same, of nodes that have no role yet.
+    pub fn follow(&mut self) {
+        self.a.done(json!({"kind":"primary","peer":"excluded","force":true}));
+        self.b.done(json!({"kind":"secondary"}));
+        self.b.until_replica("b in sync", |r| r["peer"] == "in_sync" && r["standing"] == "paired");
+        self.a.until_replica("a sees b in sync", |r| r["peer"] == "in_sync" && r["standing"] == "paired");
     }
 }
 
@@ -176,8 +192,44 @@ impl Node {
     /// A new process that knows nothing of the former one's memory.
     pub fn start_again(&mut self) {
         self.store.clear();
+        self.log.events.lock().unwrap().clear();
         let (child, stdin) = spawn(&self.store, &self.spec, &self.log);
         (self.child, self.stdin) = (child, Some(stdin));
+    }
+
+    /// The directory that holds everything of this node.
+    pub fn home(&self) -> &Path {
+        self.dir.parent().unwrap()
+    }
+
+    /// With `disks`: the host is off at once, and what was not durable is gone. Its disk can be looked at.
+    pub fn power_off(&mut self) {
+        use nix::sys::signal::{Signal, kill};
+        // Nothing of the process may react to what comes.
+        kill(nix::unistd::Pid::from_raw(self.child.id() as i32), Signal::SIGSTOP).unwrap();
+        let home = std::fs::File::open(self.home()).unwrap();
+        // EXT4_IOC_SHUTDOWN without a flush of the journal.
+        let how: u32 = 2;
+        // SAFETY: the call reads one number through the pointer.
+        let done = unsafe { nix::libc::ioctl(home.as_raw_fd(), 0x8004_587d, &raw const how) };
+        assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
+        drop(home);
+        self.kill();
+        self.store.clear();
+        for _ in 0..3 {
+            let _ = nix::mount::umount2(&self.dir, nix::mount::MntFlags::MNT_DETACH);
+        }
+        let deadline = Instant::now() + PATIENCE;
+        while let Err(e) = nix::mount::umount(self.home()) {
+            assert!(Instant::now() < deadline, "{} keeps its disk: {e}", self.name);
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        mount_disk(self.home());
+    }
+
+    /// Everything of this node's disk is durable now.
+    pub fn sync_disk(&self) {
+        rustix::fs::syncfs(std::fs::File::open(self.home()).unwrap()).unwrap();
     }
 
     /// Sends an order; its `done` or `failed`.
@@ -282,7 +334,25 @@ impl Drop for Node {
                 let _ = nix::mount::umount2(&dir, nix::mount::MntFlags::MNT_DETACH);
             }
         }
+        if self.home().with_extension("disk").exists() {
+            let _ = nix::mount::umount2(self.home(), nix::mount::MntFlags::MNT_DETACH);
+        }
     }
+}
+
+/// A disk of its own for everything in this directory.
+fn make_disk(home: &Path) {
+    let image = home.with_extension("disk");
+    std::fs::File::create(&image).unwrap().set_len(512 << 20).unwrap();
+    let made = Command::new("mkfs.ext4").arg("-q").arg(&image).status().unwrap();
+    assert!(made.success(), "mkfs.ext4: {made}");
+    mount_disk(home);
+}
+
+fn mount_disk(home: &Path) {
+    let mounted =
+        Command::new("mount").args(["-o", "loop"]).arg(home.with_extension("disk")).arg(home).status().unwrap();
+    assert!(mounted.success(), "mount: {mounted}");
 }
 
 fn spawn(store: &Store, spec: &Path, log: &Arc<Log>) -> (Child, ChildStdin) {

@@ -7,12 +7,22 @@ use crate::decide::Intent;
 use crate::event::Verb;
 use crate::plan::{Request, build};
 use crate::state::{Readiness, State, StateName};
+use serde::{Deserialize, Serialize};
 
 /// A command that waits until nothing else is under way.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Command {
     pub verb: Verb,
     pub automatic: bool,
+    /// A restart of these services only; empty: of the whole application.
+    #[serde(default)]
+    pub services: Vec<String>,
+}
+
+impl Command {
+    pub fn new(verb: Verb, automatic: bool) -> Self {
+        Self { verb, automatic, services: Vec::new() }
+    }
 }
 
 impl Core {
@@ -37,7 +47,9 @@ impl Core {
         }
         self.intent = intent;
         self.forget_peer();
-        self.interfaces_down.clear();
+        self.forget_reports();
+        self.forget_rules();
+        self.forget_arbitration();
         let request =
             Request { from: StateName::Stop, to: StateName::Wait, action: "start", force: false, full: false };
         let steps = build(&request, &self.settings);
@@ -52,6 +64,9 @@ impl Core {
         if !automatic {
             self.reset_loop();
         }
+        if self.refuse_roles(verb) {
+            return;
+        }
         let idle_stop = self.state.name == StateName::Stop && self.job.is_none();
         let stopping = self.stop_request.is_some_and(|r| !r.pause)
             || self.job.as_ref().is_some_and(|j| matches!(j.kind, JobKind::Stop(_)));
@@ -63,12 +78,16 @@ impl Core {
                     Verb::Second => Intent::Second { full },
                     _ => Intent::Start,
                 };
-                if full && verb != Verb::Second {
+                if full && !matches!(verb, Verb::Second | Verb::Prim) {
                     self.refuse(
-                        "a full copy is asked for on the secondary",
-                        "start this node without it, then run second fullsync on the other node",
+                        "a full copy is asked for with prim or second",
+                        "primforce makes one anyway; start this node without it",
                     );
                 } else if idle_stop {
+                    if matches!(verb, Verb::Prim | Verb::Second) {
+                        self.want_full_copy(full && verb == Verb::Prim);
+                    }
+                    self.hold_for_old_primary(false);
                     self.go(intent);
                 } else if stopping && verb == Verb::Start {
                     self.want_again();
@@ -96,8 +115,12 @@ impl Core {
                 // Two processes that die together are one fault; what is being stopped is being mended.
                 let mending = stopping
                     || self.stop_request.is_some()
-                    || self.commands.iter().any(|c| c.automatic)
-                    || self.job.as_ref().is_some_and(|j| matches!(j.kind, JobKind::Restart | JobKind::Pause));
+                    || self.commands.iter().any(|c| c.automatic && c.services.is_empty())
+                    || self.job.as_ref().is_some_and(|j| match j.kind {
+                        // A restart of some services does not mend the whole.
+                        JobKind::Restart => j.services.is_empty(),
+                        kind => kind == JobKind::Pause,
+                    });
                 if mending {
                     self.log('I', "heart", format!("Action {} is under way already", name(verb)));
                 } else {
@@ -110,8 +133,13 @@ impl Core {
             Verb::Wait => {
                 self.request_stop(StopRequest { action: "stopwait", then: Then::Nothing, forced: false, pause: true });
             }
-            Verb::Restart | Verb::Swap => self.commands.push_back(Command { verb, automatic }),
+            Verb::Update if idle_stop => {}
+            Verb::Restart | Verb::Swap | Verb::Update => self.commands.push_back(Command::new(verb, automatic)),
         }
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.job.as_ref().is_some_and(|j| matches!(j.kind, JobKind::Stop(_) | JobKind::Pause))
     }
 
     /// `start` while stopping: start again afterwards.
@@ -144,21 +172,22 @@ impl Core {
             Verb::Wait => {
                 self.request_stop(StopRequest { action: "stopwait", then: Then::Nothing, forced: false, pause: true });
             }
-            _ => self.commands.push_back(Command { verb: Verb::Restart, automatic: true }),
+            _ => self.commands.push_back(Command::new(Verb::Restart, true)),
         }
     }
 
     /// Runs the next waiting command. Returns whether there was one.
     pub(super) fn next_command(&mut self) -> bool {
         let Some(command) = self.commands.pop_front() else { return false };
-        let active = matches!(self.state.name, StateName::Alone | StateName::Prim | StateName::Second);
+        let active = matches!(self.state.name, StateName::Alone | StateName::Prim | StateName::Second | StateName::Up);
         match command.verb {
             Verb::Restart if active => {
                 let name = self.state.name;
                 let request = Request { from: name, to: name, action: "restart", force: false, full: false };
                 let steps = build(&request, &self.settings);
-                self.start_job(JobKind::Restart, steps);
+                self.start_restart(steps, command.services);
             }
+            Verb::Update => self.run_update(),
             Verb::Swap if self.can_swap() => self.begin_swap(),
             Verb::Swap
                 if self.state == State::new(StateName::Second, Readiness::Ready)
@@ -215,7 +244,7 @@ impl Core {
     }
 }
 
-fn name(verb: Verb) -> &'static str {
+pub(super) fn name(verb: Verb) -> &'static str {
     match verb {
         Verb::Start => "start",
         Verb::Prim => "prim",
@@ -228,5 +257,6 @@ fn name(verb: Verb) -> &'static str {
         Verb::Wait => "wait",
         Verb::Swap => "swap",
         Verb::Shutdown => "shutdown",
+        Verb::Update => "update",
     }
 }

@@ -3,7 +3,7 @@
 use super::run::Wait;
 use super::{Core, Reach};
 use crate::action::{Action, ReplicaOrder};
-use crate::event::{Event, ReplicaPeer, ReplicaReport, ReplicaRole};
+use crate::event::{Event, Evidence, ReplicaPeer, ReplicaReport, ReplicaRole};
 use crate::state::{Published, Readiness, State, StateName};
 use lineage::Standing;
 
@@ -16,6 +16,8 @@ impl Core {
             Event::PeerDown => self.lose_peer(),
             // The state follows; until then nothing new is known.
             Event::PeerUp | Event::Tick => {}
+            // Only what is authenticated; the rest is said in the log by the runner.
+            Event::PeerGone { evidence } => self.peer_died |= evidence == Evidence::RunnerDead,
             Event::ScriptDone { id, exit } => self.script_done(id, exit),
             Event::Replica { report } => self.snapshot(report),
             Event::ReplicaDone { id } => self.replica_done(id),
@@ -23,8 +25,12 @@ impl Core {
             Event::ReplicaFault { reason } => self.fault(&reason),
             Event::VipDone { id } => self.vip_done(id),
             Event::VipFailed { id, reason } => self.vip_failed(id, &reason),
+            Event::FarmDone { id } => self.finish(|w| *w == Wait::Farm { id }),
+            Event::FarmFailed { id, reason } => self.farm_failed(id, &reason),
+            Event::Arbiter { id, answer } => self.arbiter_answers(id, answer),
             Event::ByeDone => self.finish(|w| *w == Wait::Bye),
-            Event::Resource { name, value, origin } => self.resource(&name, &value, &origin),
+            Event::Resource { name, value, .. } => self.report(&name, &value),
+            Event::SetCheckers { on, origin } => self.set_checkers(on, &origin),
             Event::SetFailover { on, origin } => {
                 self.log(
                     'U',
@@ -33,13 +39,15 @@ impl Core {
                 );
                 self.persisted.failover_override = Some(on);
                 if on {
-                    self.failover_hold = false;
+                    self.persisted.failover_hold = false;
                 }
                 self.persist();
                 let value = if on { "on" } else { "off" }.to_owned();
                 self.out.push(Action::Resource { name: "usersetting.failover".into(), value });
             }
             Event::ResetLoop => self.reset_loop(),
+            Event::RestartServices { services, identity } => self.restart_services(services, &identity),
+            Event::Settings { settings, origin } => self.change_settings(*settings, &origin),
             Event::IncLoop { identity } => {
                 self.count_loop();
                 self.log('D', "heart", format!("Automatic action counted by {identity}"));
@@ -52,7 +60,9 @@ impl Core {
             state.state = State::new(StateName::Stop, Readiness::NotReady);
         }
         self.reach = Reach::Up;
+        self.peer_died = false;
         self.heard_since_paired = true;
+        self.hear_leases(&state);
         if state.state.name == StateName::Wait {
             self.peer_was_primary = state.was_primary;
         }
@@ -76,6 +86,16 @@ impl Core {
         }
         self.peer = None;
         self.outdate_done = false;
+        self.lose_leases();
+    }
+
+    /// A peer whose runner is dead need not be waited for. Its children take the safe side at once; where there is a stream, its end says that the
+    /// engine has. A successor serves nobody before it has heard of us, or the operator says so; that it is heard ends this.
+    pub(super) fn note_dead_peer(&mut self) {
+        let cut = !self.settings.replicated || !matches!(self.stream(), ReplicaPeer::InSync | ReplicaPeer::Syncing);
+        if self.peer_died && cut && self.reach == Reach::Up {
+            self.lose_peer();
+        }
     }
 
     fn set_remote(&mut self, remote: String) {
@@ -172,19 +192,6 @@ impl Core {
         if let Some(Wait::Replica { id, .. }) = self.job_wait() {
             let id = *id;
             self.finish(|w| matches!(w, Wait::Replica { id: i, .. } if *i == id));
-        }
-    }
-
-    fn resource(&mut self, name: &str, value: &str, _origin: &str) {
-        let down = value == "down";
-        if name.starts_with("intf.") {
-            if down {
-                self.interfaces_down.insert(name.to_owned());
-            } else {
-                self.interfaces_down.remove(name);
-            }
-        } else if name.starts_with("ip.") && down && self.vip_held && self.state.name.serves() {
-            self.rule_action(crate::Verb::StopStart, "ip_failure");
         }
     }
 

@@ -3,18 +3,30 @@
 //! Events only change the known facts. Transitions are chosen from the facts whenever nothing is under way (`rules`), and run
 //! step by step from the table of `plan` (`run`). What must not wait for the end of a step (writers are blocked) goes beside it.
 
+mod change;
 mod commands;
+mod explain;
 mod facts;
+mod failover;
+mod lease;
+mod resources;
 mod rules;
 mod run;
+mod synced;
+mod up;
 
 use crate::action::Action;
 use crate::decide::{Intent, Peer};
 use crate::event::{Event, ReplicaPeer, ReplicaReport, ReplicaRole};
 use crate::state::{Persisted, Published, Readiness, Settings, State, StateName};
 use commands::Command;
+pub use explain::Explanation;
+use failover::Acting;
+pub use failover::RuleView;
+use lease::{Arbitration, Permission};
 use lineage::{Lineage, Standing};
 use run::{Job, StopRequest};
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Epochs told to the peer: the whole payload stays below 1100 bytes.
@@ -22,6 +34,9 @@ const EPOCHS_PUBLISHED: usize = 8;
 
 /// How often a node tries again whose address was in use by somebody else.
 const VIP_RETRY_MS: u64 = 10_000;
+
+const WAIT_READY: State = State::new(StateName::Wait, Readiness::Transient);
+const WAIT_BLOCKED: State = State::new(StateName::Wait, Readiness::NotReady);
 
 /// A rule left out on purpose.
 #[cfg_attr(not(feature = "mutations"), allow(dead_code))]
@@ -35,10 +50,20 @@ pub enum Weakness {
     ExcludesAtOnce,
     /// A primary whose peer is gone waits for ever.
     NeverExcludes,
+    /// The arbiter is not asked.
+    ServesUnasked,
+    /// A claim does not wait for the end of the other node's lease.
+    TakesOverEarly,
+    /// A node serves on when its lease has ended.
+    OutlivesItsLease,
+    /// The lease is counted by the wall clock.
+    TrustsWallClock,
+    /// A claim is made whatever the record says of data.
+    IgnoresTheRecord,
 }
 
 /// What is known of the peer node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Reach {
     /// Nothing heard yet, and not yet given up.
     Unknown,
@@ -47,7 +72,11 @@ enum Reach {
 }
 
 /// The decision core of one module on one node. See [`Core::handle`].
-#[derive(Clone, Debug, PartialEq)]
+///
+/// As JSON it is a line of the journal from which a replay goes on: a core read back decides as the one that was written.
+/// A field missing from an older journal has the value of a new core.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Core {
     settings: Settings,
     persisted: Persisted,
@@ -62,11 +91,14 @@ pub struct Core {
     stop_request: Option<StopRequest>,
     commands: VecDeque<Command>,
     next_id: u64,
+    #[serde(skip)]
     out: Vec<Action>,
 
     // The peer.
     reach: Reach,
     peer: Option<Published>,
+    /// The peer's host reported the death of the peer's runner, and nothing was heard of a successor.
+    peer_died: bool,
     /// The peer joined us after having been primary (`defaultprim="lastprim"`).
     peer_was_primary: bool,
 
@@ -100,23 +132,38 @@ pub struct Core {
     outdate_done: bool,
     alone_from_prim: bool,
     partner: u64,
+    /// Incarnation of the secondary to which the role was handed over: only the one that was named can take it.
+    heir: u64,
+
+    arbitration: Arbitration,
 
     // Deadlines, monotonic ms.
     stream_deadline: Option<u64>,
     swap_deadline: Option<u64>,
     vip_retry: Option<u64>,
+    /// When the date of the last synchronisation is renewed (`syncdelta`).
+    stamp_due: Option<u64>,
 
     vip_held: bool,
     /// Swap as soon as PRIM with a ready secondary (`defaultprim`).
     auto_swap: bool,
-    /// `failover off` stopped us from taking over: wait for the old primary.
-    failover_hold: bool,
-    interfaces_down: BTreeSet<String>,
+    /// Values of resources as they were reported (`tcp.web` to `down`); what the core itself shows is in `resources`.
+    reported: BTreeMap<String, String>,
+    /// Classes of checkers and processes that are switched on.
+    classes: BTreeSet<String>,
+    acting: Acting,
     resources: BTreeMap<String, String>,
     remote: String,
     last_complaint: Option<String>,
     #[cfg(feature = "mutations")]
+    #[serde(skip)]
     weakness: Option<Weakness>,
+}
+
+impl Default for Core {
+    fn default() -> Self {
+        Self::new(Settings::default(), Persisted::default(), 0)
+    }
 }
 
 impl Core {
@@ -138,6 +185,7 @@ impl Core {
             out: Vec::new(),
             reach: Reach::Unknown,
             peer: None,
+            peer_died: false,
             peer_was_primary: false,
             replica: None,
             replica_fresh: false,
@@ -158,13 +206,17 @@ impl Core {
             outdate_done: false,
             alone_from_prim: false,
             partner: 0,
+            heir: 0,
+            arbitration: Arbitration::default(),
             stream_deadline: None,
             swap_deadline: None,
             vip_retry: None,
+            stamp_due: None,
             vip_held: false,
             auto_swap: false,
-            failover_hold: false,
-            interfaces_down: BTreeSet::new(),
+            reported: BTreeMap::new(),
+            classes: BTreeSet::new(),
+            acting: Acting::default(),
             resources: BTreeMap::new(),
             remote: String::new(),
             last_complaint: None,
@@ -195,7 +247,9 @@ impl Core {
     pub fn handle(&mut self, now_ms: u64, wall_ms: u64, event: Event) -> Vec<Action> {
         self.now = self.now.max(now_ms);
         self.wall = wall_ms;
+        self.expire_tenure();
         self.learn(event);
+        self.note_dead_peer();
         self.note_sync();
         self.note_overtaken();
         self.watch_stream();
@@ -209,6 +263,9 @@ impl Core {
         self.watch_stream();
         self.exclude_beside();
         self.abandon_beside();
+        self.arbitrate();
+        self.stamp();
+        self.stamp_sync();
         self.publish();
         self.show();
         std::mem::take(&mut self.out)
@@ -219,9 +276,12 @@ impl Core {
         [
             (self.stream_deadline.filter(|_| !self.outdate_wanted), "lost replication stream"),
             (self.swap_deadline, "answer to the swap"),
+            (self.rule_deadline(), "failover rule"),
             (self.vip_retry.filter(|_| self.state.name == StateName::Wait), "retry of the virtual address"),
+            (self.sync_deadline(), "date of the last synchronisation"),
         ]
         .into_iter()
+        .chain(self.arbitration_deadlines())
         .filter_map(|(at, why)| at.map(|at| (at, why)))
         // What has passed was considered in the last `handle`: only another event can make more of it.
         .filter(|(at, _)| *at > self.now)
@@ -242,22 +302,35 @@ impl Core {
         let report = self.replica.as_ref().filter(|_| self.settings.replicated);
         let mut lineage = report.map(|r| r.lineage.clone()).unwrap_or_default();
         lineage.0.truncate(EPOCHS_PUBLISHED);
-        Published {
+        let mut published = Published {
             state: self.state,
             incarnation: self.incarnation,
             standing: report.map_or(Standing::Blank, |r| r.standing),
             lineage,
             position: report.map_or(0, |r| r.position),
             was_primary: self.persisted.was_primary,
-            alone_from_prim: self.state.name == StateName::Alone && self.alone_from_prim,
+            alone_from_prim: match self.state.name {
+                StateName::Alone => self.alone_from_prim,
+                // Both lost while they were isolated: the choice is the same as at its end.
+                StateName::Wait => self.persisted.alone_from_prim,
+                _ => false,
+            },
             leaving: self.leaving,
             handover: self.handover,
             swap_wanted: self.swap_wanted,
             outdate_wanted: self.outdate_wanted,
             outdate_done: self.outdate_done,
             partner: self.partner,
+            store_revision: 0,
+            lease_stamp: 0,
+            lease_echo: 0,
+            lease_to: 0,
             degraded: self.degraded,
-        }
+            full_wanted: self.persisted.full_wanted && self.state.name.serves(),
+            resources: self.published_resources(),
+        };
+        self.put_leases(&mut published);
+        published
     }
 
     /// A transition runs, or an order waits for its end.
@@ -329,8 +402,13 @@ impl Core {
     /// Whether the peer has, or had when last heard of, an epoch that followed ours: it served without us, and what it acknowledged
     /// is not here. Remembered, since a peer that is not heard any more did it all the same.
     fn note_overtaken(&mut self) {
+        self.overtaken = self.serves_paired() && (self.overtaken || self.peer_is_newer());
+    }
+
+    /// What was heard last of the peer names an epoch that followed ours.
+    fn peer_is_newer(&self) -> bool {
         let newer = |p: &Published| self.own_lineage().compare(&p.lineage) == lineage::Relation::Older;
-        self.overtaken = self.serves_paired() && (self.overtaken || self.peer.as_ref().is_some_and(newer));
+        self.settings.replicated && self.peer.as_ref().is_some_and(newer)
     }
 
     fn peer_view(&self) -> Peer<'_> {
@@ -341,21 +419,34 @@ impl Core {
         }
     }
 
+    /// A primary whose stream to its secondary is alive.
+    fn is_followed(&self) -> bool {
+        self.state.name.serves()
+            && self.settings.replicated
+            && matches!(self.stream(), ReplicaPeer::InSync | ReplicaPeer::Syncing)
+    }
+
     /// Why the peer cannot be our partner any more, as the log says it; None while it may be.
     fn peer_gone(&self) -> Option<&'static str> {
         let Some(peer) = &self.peer else {
-            return (self.reach == Reach::Down).then_some("no heartbeat");
+            let why = if self.peer_died { "remote runner dead" } else { "no heartbeat" };
+            return (self.reach == Reach::Down).then_some(why);
         };
         match (self.reach, peer.state.name) {
             (Reach::Down, _) => Some("no heartbeat"),
+            // Its engine follows in a new life of which no heartbeat has come yet: the goodbye was the former life's.
+            _ if (peer.leaving || peer.state.name == StateName::Stop)
+                && self.is_followed()
+                && !self.heard_since_paired =>
+            {
+                None
+            }
             _ if peer.leaving => Some("remote stop"),
             (_, StateName::Stop) => Some("remote stop"),
             (_, StateName::Wait) => {
                 // A primary whose stream is alive has only not heard yet that the peer became SECOND.
-                let following = self.state.name.serves()
-                    && self.settings.replicated
-                    && (matches!(self.stream(), ReplicaPeer::InSync | ReplicaPeer::Syncing)
-                        || !self.heard_since_paired);
+                let following = self.is_followed()
+                    || (self.state.name.serves() && self.settings.replicated && !self.heard_since_paired);
                 (!following).then_some("remote stop")
             }
             _ => None,
@@ -385,8 +476,15 @@ impl Core {
         let was = self.state;
         self.state = state;
         self.rule = rule;
+        self.forget_sync(was, state);
         match state.name {
-            StateName::Alone if was.name != StateName::Alone => self.alone_from_prim = was.name == StateName::Prim,
+            StateName::Alone if was.name != StateName::Alone => {
+                self.alone_from_prim = was.name == StateName::Prim;
+                if self.persisted.alone_from_prim != self.alone_from_prim {
+                    self.persisted.alone_from_prim = self.alone_from_prim;
+                    self.persist();
+                }
+            }
             StateName::Second if was.name != StateName::Second => self.synced = self.handover,
             _ => {}
         }
@@ -406,7 +504,7 @@ impl Core {
         let primary = match state.name {
             StateName::Alone | StateName::Prim => true,
             StateName::Second => false,
-            StateName::Wait | StateName::Stop => self.persisted.was_primary,
+            StateName::Wait | StateName::Stop | StateName::Up => self.persisted.was_primary,
         };
         if primary != self.persisted.was_primary {
             self.persisted.was_primary = primary;
@@ -438,6 +536,10 @@ impl Core {
         if self.settings.replicated && self.replica.is_some() {
             wanted.push(("rfs.uptodate", word(self.up_to_date())));
             wanted.push(("rfs.degraded", word(self.degraded)));
+            wanted.extend(self.is_synced().map(|synced| ("rfs.synced", word(synced))));
+        }
+        if let Some(up) = self.show_arbitration() {
+            wanted.push(("splitbrain.uptodate", word(up)));
         }
         wanted.push(("heart.maxloop", self.loop_reached().to_string()));
         for (name, value) in wanted {

@@ -1,23 +1,26 @@
 //! Which transition the present facts demand, asked whenever nothing is under way.
 
+use super::lease::Refusal;
 use super::run::{JobKind, StopRequest, Then};
-use super::{Core, Reach, Weakness};
+use super::{Core, Permission, Reach, WAIT_BLOCKED, WAIT_READY, Weakness};
 use crate::action::ReplicaOrder;
-use crate::decide::{self, Decision, Intent, Why};
-use crate::event::{ReplicaPeer, ReplicaRole, Verb};
+use crate::arbitration::Ground;
+use crate::decide::{self, Decision, Intent, Peer, Why};
+use crate::event::{ReplicaPeer, ReplicaRole};
 use crate::plan::{Request, Step, build};
-use crate::state::{DefaultPrimary, Published, Readiness, State, StateName};
+use crate::state::{Arbiter, DefaultPrimary, Mode, Published, Readiness, State, StateName};
 use lineage::{Relation, Standing};
-
-const WAIT_READY: State = State::new(StateName::Wait, Readiness::Transient);
-const WAIT_BLOCKED: State = State::new(StateName::Wait, Readiness::NotReady);
 
 impl Core {
     /// Starts what the facts demand. Returns whether anything changed.
     pub(super) fn evaluate(&mut self) -> bool {
         let before = (self.state, self.rule.clone(), self.handover);
+        let active = !matches!(self.state.name, StateName::Stop | StateName::Wait);
+        if active && self.failover_rules() {
+            return true;
+        }
         match self.state.name {
-            StateName::Stop => {}
+            StateName::Stop | StateName::Up => {}
             StateName::Wait => self.in_wait(),
             StateName::Alone | StateName::Prim => self.serving(),
             StateName::Second => self.second(),
@@ -32,20 +35,26 @@ impl Core {
         if self.settings.replicated && !self.replica_fresh {
             return self.set_state(WAIT_READY, None);
         }
-        if !self.interfaces_down.is_empty() {
-            return self.block("interface_failure", &[]);
+        if self.held_by_rules() {
+            return;
         }
         match self.vip_retry {
             Some(at) if at > self.now => return self.block("ip_failure", &[]),
             _ => self.vip_retry = None,
         }
-        if self.failover_hold {
+        if self.settings.mode != Mode::Mirror {
+            return self.go_up();
+        }
+        if self.persisted.failover_hold {
             let partner =
                 self.peer().is_some_and(|p| p.state.name.serves() || (p.state.name == StateName::Wait && !p.leaving));
             if !partner {
                 return self.block("failover-off", &[]);
             }
-            self.failover_hold = false;
+            self.hold_for_old_primary(false);
+        }
+        if self.arbitration.hold && !matches!(self.intent, Intent::Prim | Intent::PrimForce) {
+            return self.block("splitbrain_failure", &[]);
         }
         let mut intent = self.intent;
         let reckless = self.weak(Weakness::StartsPaired) && self.standing() == Standing::Paired;
@@ -58,6 +67,14 @@ impl Core {
                 self.set_state(WAIT_READY, None);
             }
             Decision::Alone { force } => {
+                let ground = match (intent, self.peer_view()) {
+                    (Intent::Prim | Intent::PrimForce, _) => Ground::Forced,
+                    (_, Peer::Present(p)) if p.state.name != StateName::Stop => Ground::Chosen,
+                    _ => Ground::Lone,
+                };
+                if !self.granted_in_wait(ground) {
+                    return;
+                }
                 self.wake();
                 self.intent = Intent::Start;
                 let request =
@@ -76,12 +93,78 @@ impl Core {
                 }
                 self.start_job(JobKind::Move, steps);
             }
-            Decision::NotReady(why) => self.block(rule(why), words(why)),
+            Decision::NotReady(Why::NotUpToDate) if self.counts_as_up_to_date() => {
+                if !self.granted_in_wait(Ground::Lone) {
+                    return;
+                }
+                self.log('C', "heart", "Action rfs.uptodate=up from failover rule rfs_forceuptodate");
+                let request =
+                    Request { from: StateName::Wait, to: StateName::Alone, action: "start", force: true, full: false };
+                let steps = build(&request, &self.settings);
+                self.start_job(JobKind::Move, steps);
+            }
+            Decision::NotReady(why) => {
+                if self.may_know_more(why) {
+                    let ground = if self.arbitration.heir { Ground::Heir } else { Ground::Own };
+                    match self.may_serve(ground, true) {
+                        Permission::Granted => {
+                            self.wake();
+                            let request = Request {
+                                from: StateName::Wait,
+                                to: StateName::Alone,
+                                action: "start",
+                                force: true,
+                                full: false,
+                            };
+                            let steps = build(&request, &self.settings);
+                            return self.start_job(JobKind::Move, steps);
+                        }
+                        Permission::Pending => return self.set_state(WAIT_READY, None),
+                        Permission::Refused(Refusal::Denied(said)) => {
+                            let mut lines = vec![said.as_str()];
+                            lines.extend(words(why));
+                            let rule = if self.arbitration.heir { "splitbrain_failure" } else { rule(why) };
+                            return self.block(rule, &lines);
+                        }
+                        Permission::Refused(Refusal::Unreachable(_)) => {
+                            return self.block("splitbrain_failure", &[]);
+                        }
+                    }
+                }
+                self.block(rule(why), words(why));
+            }
             Decision::Refuse(why) => self.give_up(intent, why),
         }
     }
 
-    fn block(&mut self, rule: &str, words: &[&str]) {
+    /// `failover off` kept this node from taking over: it waits for the old primary, also after a restart of its runner or its host.
+    pub(super) fn hold_for_old_primary(&mut self, hold: bool) {
+        if self.persisted.failover_hold != hold {
+            self.persisted.failover_hold = hold;
+            self.persist();
+        }
+    }
+
+    /// Whether the arbiter lets a waiting node serve; shows why not.
+    fn granted_in_wait(&mut self, ground: Ground) -> bool {
+        match self.may_serve(ground, true) {
+            Permission::Granted => return true,
+            Permission::Pending => self.set_state(WAIT_READY, None),
+            Permission::Refused(Refusal::Denied(said)) => self.block("splitbrain_failure", &[said.as_str()]),
+            Permission::Refused(Refusal::Unreachable(_)) => self.block("splitbrain_failure", &[]),
+        }
+        false
+    }
+
+    /// A node that alone cannot know whether its data are the newest, and whose peer is not there: a store may know.
+    fn may_know_more(&self, why: Why) -> bool {
+        matches!(self.settings.arbiter, Arbiter::Store { .. })
+            && why == Why::NotUpToDate
+            && self.standing() == Standing::Paired
+            && self.peer().is_none_or(|p| p.state.name == StateName::Stop)
+    }
+
+    pub(super) fn block(&mut self, rule: &str, words: &[&str]) {
         let complaint = format!("{rule} {words:?}");
         if self.last_complaint.as_deref() != Some(&complaint) {
             self.last_complaint = Some(complaint);
@@ -95,7 +178,7 @@ impl Core {
         self.set_state(WAIT_BLOCKED, Some(rule));
     }
 
-    fn wake(&mut self) {
+    pub(super) fn wake(&mut self) {
         self.last_complaint = None;
         if self.state == WAIT_BLOCKED {
             self.log('E', "heart", "Action wakeup from failover rule Implicit_wakeup");
@@ -127,9 +210,6 @@ impl Core {
     }
 
     fn serving(&mut self) {
-        if !self.interfaces_down.is_empty() {
-            return self.rule_action(Verb::Wait, "interface_failure");
-        }
         if self.peer_serves() {
             return self.split_brain();
         }
@@ -149,7 +229,17 @@ impl Core {
         if self.exclusion.is_some() {
             return;
         }
-        let gone = self.peer_gone();
+        let mut gone = self.peer_gone();
+        if let Some(why) = gone {
+            match self.may_go_alone(why) {
+                Permission::Granted => {}
+                // In ALONE it was decided already.
+                _ if self.state.name == StateName::Alone && !self.serves_paired() => {}
+                Permission::Pending if self.outdated_peer() => gone = None,
+                Permission::Pending => return,
+                Permission::Refused(_) => return self.pause_for_arbiter(),
+            }
+        }
         let reason = gone.or_else(|| self.outdated_peer().then_some("no replication"));
         if self.state.name == StateName::Prim {
             let reason = reason.or_else(|| self.degraded.then_some("degraded replication"));
@@ -161,7 +251,7 @@ impl Core {
             if self.peer_joined() {
                 self.partner = self.peer().map_or(0, |p| p.incarnation);
             }
-            let wanted = self.peer().is_some_and(|p| p.swap_wanted);
+            let wanted = self.peer().is_some_and(|p| p.swap_wanted) || self.transfer_wanted();
             if (wanted || self.auto_swap) && self.can_swap() {
                 if !wanted {
                     self.log('E', "heart", "Transition SWAP from defaultprim");
@@ -170,12 +260,13 @@ impl Core {
             }
         } else if reason.is_some() && self.serves_paired() {
             self.start_job(JobKind::Move, vec![Step::Replicate { order: ReplicaOrder::ExcludePeer }]);
-        } else if self.peer_joined() {
+        } else if self.peer_joined() && self.may_pair() {
             self.auto_swap = match &self.settings.default_primary {
                 DefaultPrimary::Node(name) => *name == self.settings.peer,
                 DefaultPrimary::LastPrimary => self.peer_was_primary,
                 DefaultPrimary::Alone => false,
             };
+            self.full_copy_is_done();
             self.move_to(StateName::Prim, "start");
         }
     }
@@ -197,7 +288,7 @@ impl Core {
     }
 
     /// A ready secondary, in sync: neither the application nor the data need anything for the change to PRIM.
-    fn peer_joined(&self) -> bool {
+    pub(super) fn peer_joined(&self) -> bool {
         let in_sync = !self.settings.replicated || (self.stream() == ReplicaPeer::InSync && self.serves_paired());
         !self.degraded && in_sync && self.peer().is_some_and(ready_second)
     }
@@ -208,32 +299,37 @@ impl Core {
     }
 
     pub(super) fn begin_swap(&mut self) {
+        if !self.handed_over() {
+            return;
+        }
         self.auto_swap = false;
         self.log('E', "heart", "Begin of Swap");
         self.move_to(StateName::Second, "swap");
     }
 
     fn second(&mut self) {
-        if !self.interfaces_down.is_empty() {
-            return self.rule_action(Verb::Wait, "interface_failure");
-        }
         let standing = self.standing();
         let usable = !self.settings.replicated
             || (standing == Standing::Paired && (self.synced || self.weak(Weakness::TakesOverUnsynced)));
         let pause = StopRequest { action: "stopwait", then: Then::Nothing, forced: false, pause: true };
         if let Some(why) = self.peer_gone() {
             self.swap_wanted = false;
-            if !usable {
+            // A node that stood still may not have heard that the primary went on alone before it left.
+            if !usable || self.peer_is_newer() {
                 return self.request_stop(pause);
             }
             if !self.failover() {
                 self.log('C', "heart", "Failover-off configured");
                 self.log('C', "heart", "Action stopstart called by failover-off");
                 self.log('C', "heart", "Transition STOPSTART from failover-off");
-                self.failover_hold = true;
+                self.hold_for_old_primary(true);
                 return self.request_stop(pause);
             }
-            return self.take_over(why);
+            return match self.may_go_alone(why) {
+                Permission::Granted => self.take_over(why),
+                Permission::Pending => {}
+                Permission::Refused(_) => self.pause_for_arbiter(),
+            };
         }
         let Some(peer) = self.peer().cloned() else { return };
         if self.settings.replicated && peer.state.name.serves() {
@@ -249,18 +345,23 @@ impl Core {
                 return self.outdate();
             }
             if self.must_follow && !peer.outdate_wanted {
-                let order = ReplicaOrder::Secondary { full: false };
+                let order = ReplicaOrder::Secondary { full: peer.full_wanted };
                 return self.start_job(JobKind::Move, vec![Step::Replicate { order }]);
             }
         }
         if peer.state.name == StateName::Second {
             if peer.handover && usable && !self.handover {
+                if self.may_serve(Ground::Heir, false) != Permission::Granted {
+                    return;
+                }
                 self.swap_wanted = false;
                 self.log('E', "heart", "Begin of Swap");
                 return self.move_to(StateName::Prim, "swap");
             }
-            // The peer cannot take what was handed over, and says so: nobody else can serve.
-            if self.handover && usable && self.settings.replicated && !peer.standing.is_up_to_date() {
+            // The peer cannot take what was handed over: it says so, or is another life than the one that was named as partner, and only
+            // that one may. Nobody else can serve.
+            let stranger = peer.standing == Standing::Paired && peer.incarnation != self.heir;
+            if self.handover && usable && self.settings.replicated && (!peer.standing.is_up_to_date() || stranger) {
                 return self.take_over("swap refused");
             }
         }
@@ -286,6 +387,17 @@ impl Core {
     }
 
     fn take_over(&mut self, why: &str) {
+        match self.may_serve(Ground::Heir, true) {
+            Permission::Granted => {}
+            Permission::Pending => return,
+            Permission::Refused(refusal) => {
+                if let Refusal::Denied(said) = refusal {
+                    self.log('C', "heart", said);
+                }
+                self.arbitration.heir = true;
+                return self.pause_for_arbiter();
+            }
+        }
         self.handover = false;
         self.swap_deadline = None;
         self.log('E', "heart", format!("Action alone called by heart: {why}"));
@@ -302,20 +414,10 @@ impl Core {
         self.start_job(JobKind::Move, steps);
     }
 
-    /// An action of a rule: counted like every automatic action.
-    pub(super) fn rule_action(&mut self, verb: Verb, rule: &str) {
-        let word = if verb == Verb::Wait { "wait" } else { "stopstart" };
-        self.log('C', "heart", format!("Action {word} from failover rule {rule}"));
-        if verb == Verb::Wait {
-            // Said already: the state WAIT that follows repeats nothing.
-            self.last_complaint = Some(format!("{rule} {:?}", [] as [&str; 0]));
-        }
-        self.automatic(verb);
-    }
-
     pub(super) fn forget_peer(&mut self) {
         self.reach = Reach::Unknown;
         self.peer = None;
+        self.peer_died = false;
         self.remote.clear();
     }
 }

@@ -1,23 +1,27 @@
 //! How a transition is carried out: one step after the other, each awaited; and what interrupts it.
 
-use super::{Core, VIP_RETRY_MS, Weakness};
+use super::{Core, Permission, VIP_RETRY_MS, Weakness};
 use crate::action::{Action, PeerMode, ReplicaOrder};
 use crate::event::ReplicaPeer;
 use crate::plan::{Request, Step, build};
 use crate::state::{Readiness, State, StateName};
 use lineage::Standing;
+use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::VecDeque;
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Job {
     pub kind: JobKind,
     pub steps: VecDeque<Step>,
     pub wait: Option<Wait>,
     /// The directories could not be released once already.
     pub retire_failed: bool,
+    /// A restart of these services only; empty: of the whole application.
+    #[serde(default)]
+    pub services: Vec<String>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum JobKind {
     /// STOP→WAIT.
     Start,
@@ -30,7 +34,7 @@ pub(super) enum JobKind {
     Move,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Then {
     Nothing,
     Start,
@@ -38,21 +42,50 @@ pub(super) enum Then {
 }
 
 /// What a running step waits for.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) enum Wait {
-    Script { id: u64, name: String, args: Vec<String>, force: bool },
-    Replica { id: u64, order: ReplicaOrder },
-    Vip { id: u64, held: bool },
+    Script {
+        id: u64,
+        name: String,
+        args: Vec<String>,
+        force: bool,
+        /// When it was called, monotonic ms.
+        #[serde(default)]
+        since: u64,
+    },
+    Replica {
+        id: u64,
+        order: ReplicaOrder,
+    },
+    Vip {
+        id: u64,
+        held: bool,
+    },
+    Farm {
+        id: u64,
+    },
     Bye,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct StopRequest {
-    pub action: &'static str,
+    #[serde(deserialize_with = "stop_word")]
+    pub action: Word,
     pub then: Then,
     pub forced: bool,
     /// Back in WAIT is enough.
     pub pause: bool,
+}
+
+/// The third argument of scripts. An alias: serde would take a plain `&'static str` for borrowed from the input.
+type Word = &'static str;
+
+fn stop_word<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Word, D::Error> {
+    let word = String::deserialize(deserializer)?;
+    ["stop", "stopstart", "stopwait"]
+        .into_iter()
+        .find(|known| *known == word)
+        .ok_or_else(|| serde::de::Error::custom(format!("{word:?} is no action of a stop")))
 }
 
 impl Core {
@@ -70,7 +103,7 @@ impl Core {
     }
 
     pub(super) fn start_job(&mut self, kind: JobKind, steps: Vec<Step>) {
-        self.job = Some(Job { kind, steps: steps.into(), wait: None, retire_failed: false });
+        self.job = Some(Job { kind, steps: steps.into(), wait: None, retire_failed: false, services: Vec::new() });
     }
 
     pub(super) fn move_to(&mut self, to: StateName, action: &str) {
@@ -117,7 +150,7 @@ impl Core {
                     _ => None,
                 };
                 self.out.push(Action::Script { id, name: name.clone(), args: args.clone(), timeout_ms });
-                self.wait_for(Wait::Script { id, name, args, force });
+                self.wait_for(Wait::Script { id, name, args, force, since: self.now });
             }
             Step::Vip { held } => {
                 if held != self.vip_held {
@@ -128,8 +161,12 @@ impl Core {
                     self.wait_for(Wait::Vip { id, held });
                 }
             }
+            Step::Farm { traffic } => self.ask_for_traffic(traffic),
             Step::Replicate { order } => self.order(order),
-            Step::ErrdClass { class, enabled } => self.out.push(Action::ErrdClass { class, enabled }),
+            Step::ErrdClass { class, enabled } => {
+                self.switch_class(&class, enabled);
+                self.out.push(Action::ErrdClass { class, enabled });
+            }
             Step::State { state } => self.set_state(state, None),
             Step::Publish => {
                 self.publishing = true;
@@ -138,6 +175,8 @@ impl Core {
             Step::Leaving => self.leaving = true,
             Step::Handover => {
                 self.handover = true;
+                self.heir = self.partner;
+                self.end_tenure();
                 self.swap_deadline = Some(self.now.saturating_add(self.settings.heartbeat_timeout_ms.max(10_000)));
             }
             Step::Bye => {
@@ -147,7 +186,7 @@ impl Core {
         }
     }
 
-    fn wait_for(&mut self, wait: Wait) {
+    pub(super) fn wait_for(&mut self, wait: Wait) {
         if let Some(job) = self.job.as_mut() {
             job.wait = Some(wait);
         }
@@ -206,7 +245,9 @@ impl Core {
     /// While a script runs on a primary whose peer is gone, its writes would block: exclude the peer at once.
     pub(super) fn exclude_beside(&mut self) {
         let ordering = matches!(self.job_wait(), Some(Wait::Replica { .. }));
-        let lawful = (self.peer_gone().is_some() || self.outdated_peer()) && !self.overtaken;
+        let lawful = !self.overtaken
+            && (self.outdated_peer()
+                || self.peer_gone().is_some_and(|why| self.may_go_alone(why) == Permission::Granted));
         if self.job_wait().is_none()
             || ordering
             || self.exclusion.is_some()
@@ -232,7 +273,8 @@ impl Core {
         }
         let script = matches!(self.job_wait(), Some(Wait::Script { .. }));
         let cut = !matches!(self.stream(), ReplicaPeer::InSync | ReplicaPeer::Syncing);
-        let lost = self.state.name.serves() && self.serves_paired() && (self.overtaken || (cut && self.peer_serves()));
+        let overtaken = self.serves_paired() && (self.overtaken || (cut && self.peer_serves()));
+        let lost = self.unlicensed() || (self.state.name.serves() && overtaken);
         if script && lost && !self.abandoned {
             self.abandoned = true;
             let id = self.id();
@@ -249,7 +291,7 @@ impl Core {
     }
 
     pub(super) fn script_done(&mut self, id: u64, exit: Option<i32>) {
-        let Some(Wait::Script { id: waited, name, args, force }) = self.job_wait() else { return };
+        let Some(Wait::Script { id: waited, name, args, force, .. }) = self.job_wait() else { return };
         if *waited != id {
             return;
         }
@@ -350,6 +392,9 @@ impl Core {
         {
             self.vip_held = *held;
             self.finish(|_| true);
+            if !self.vip_held {
+                self.forget_addresses();
+            }
         }
     }
 
@@ -361,6 +406,7 @@ impl Core {
         let held = *held;
         self.finish(|_| true);
         self.vip_held = false;
+        self.forget_addresses();
         self.log('C', "heart", format!("Virtual IP: {reason}"));
         if held {
             // The application has not been started: back to WAIT, where the reason is shown, and try again later.
@@ -445,6 +491,8 @@ impl Core {
         if request.forced {
             steps.retain(|s| match s {
                 Step::Script { name, force, .. } => *force || !name.starts_with("stop_"),
+                // Nobody waits for other nodes to take the clients.
+                Step::Farm { .. } => false,
                 _ => true,
             });
             if from != StateName::Wait {
@@ -452,7 +500,7 @@ impl Core {
             }
         }
         self.swap_deadline = None;
-        self.job = Some(Job { kind, steps, wait: None, retire_failed: false });
+        self.job = Some(Job { kind, steps, wait: None, retire_failed: false, services: Vec::new() });
     }
 
     /// Without plain stop scripts the forced ones must run before the address and the directories go.
@@ -481,10 +529,14 @@ impl Core {
         self.synced = false;
         self.must_follow = false;
         self.auto_swap = false;
-        self.failover_hold = false;
+        // The host goes down, or the runner: what held this node back is still so when it comes again.
+        if then != Then::Nothing || !self.persisted.wanted {
+            self.hold_for_old_primary(false);
+        }
         self.degraded = false;
         self.vip_retry = None;
         self.last_complaint = None;
+        self.forget_arbitration();
         self.commands.clear();
         // The heartbeats are off: what the peer is now must be learnt anew.
         self.forget_peer();

@@ -13,24 +13,17 @@
 //!
 //! **Bounds.** A file that marks too many places counts as changed from there on or whole; too many entries: everything.
 //!
-//! **On disk.** One file, replaced atomically, ending in a BLAKE3 of all before. Whatever cannot be read, or fails its checksum,
-//! or has another version, means: compare everything. The caller removes the file (see [`ChangeMap::take`]) before the first
-//! change is acknowledged, so that an old file is never believed after a crash.
+//! **On disk.** The activity log ([`crate::activity`]) says the same more coarsely; at a clean stop it holds the map itself.
 
 mod set;
 
-pub use set::{Blocks, DirtySet, FileChange, FileKey};
+pub use set::{Blocks, DirtySet, FOREIGN, FileChange, FileKey, Reader};
 
 use crate::op::{Kind, Op, RelPath};
-use set::{number, take};
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::io::{self, Read, Write};
-use std::path::Path;
 
 const MAGIC: &[u8; 8] = b"skchg\0\0\x01";
 const CHECKSUM: usize = 32;
-/// Largest file that is read back.
-const MAX_FILE: u64 = 1 << 30;
 
 /// Entries kept before the map says "everything".
 pub const MAX_ENTRIES: usize = 200_000;
@@ -54,6 +47,8 @@ pub struct ChangeMap {
     sealed: BTreeMap<u64, DirtySet>,
     /// Files of the current generation may come from older ones: their `born` says nothing about names before it.
     max_entries: usize,
+    /// What is recorded was received: its inode numbers are the other node's.
+    foreign: bool,
 }
 
 impl Default for ChangeMap {
@@ -90,22 +85,23 @@ impl Generation {
         self.files.entry((dir, ino)).or_insert_with(|| FileChange { path: path.clone(), ..FileChange::default() })
     }
 
-    fn record(&mut self, op: &Op, payload_len: usize) {
+    /// `mark`: of whose inode numbers these are.
+    fn record(&mut self, op: &Op, payload_len: usize, mark: u64) {
         match op {
             Op::Write { dir, path, ino, offset, .. } => {
-                self.file(*dir, *ino, path).blocks.mark(*offset, payload_len as u64);
+                self.file(*dir, *ino | mark, path).blocks.mark(*offset, payload_len as u64);
             }
             Op::SetAttr { dir, path, ino, size, .. } => {
-                let file = self.file(*dir, *ino, path);
+                let file = self.file(*dir, *ino | mark, path);
                 if let Some(size) = size {
                     file.blocks.mark_tail(*size);
                 }
             }
             Op::SetXattr { dir, path, ino, .. } | Op::RemoveXattr { dir, path, ino, .. } => {
-                self.file(*dir, *ino, path);
+                self.file(*dir, *ino | mark, path);
             }
             Op::Fallocate { dir, path, ino, offset, length, mode, .. } => {
-                let file = self.file(*dir, *ino, path);
+                let file = self.file(*dir, *ino | mark, path);
                 if mode & (libc::FALLOC_FL_COLLAPSE_RANGE | libc::FALLOC_FL_INSERT_RANGE) != 0 {
                     file.blocks.mark_tail(*offset);
                 } else if mode & (libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_ZERO_RANGE) != 0 {
@@ -117,10 +113,10 @@ impl Generation {
                 match kind {
                     Kind::File => {
                         let change = FileChange { path: path.clone(), blocks: Blocks::whole(), born: true };
-                        self.files.insert((*dir, *ino), change);
+                        self.files.insert((*dir, *ino | mark), change);
                     }
                     Kind::Directory => {
-                        self.moved.insert((*dir, path.clone()), *ino);
+                        self.moved.insert((*dir, path.clone()), *ino | mark);
                     }
                     _ => {}
                 }
@@ -129,16 +125,16 @@ impl Generation {
             Op::Link { dir, from, path, ino, .. } => {
                 self.parent(*dir, from);
                 self.parent(*dir, path);
-                if let Some(file) = self.files.get_mut(&(*dir, *ino)) {
+                if let Some(file) = self.files.get_mut(&(*dir, *ino | mark)) {
                     file.born = false;
                 }
-                self.moved.insert((*dir, path.clone()), *ino);
+                self.moved.insert((*dir, path.clone()), *ino | mark);
             }
             Op::Unlink { dir, path, ino, .. } | Op::Rmdir { dir, path, ino, .. } => {
                 self.parent(*dir, path);
                 self.moved.remove(&(*dir, path.clone()));
-                if self.files.get(&(*dir, *ino)).is_some_and(|f| f.born && f.path == *path) {
-                    self.files.remove(&(*dir, *ino));
+                if self.files.get(&(*dir, *ino | mark)).is_some_and(|f| f.born && f.path == *path) {
+                    self.files.remove(&(*dir, *ino | mark));
                 }
             }
             Op::Rename { dir, from, path, ino, flags, .. } => {
@@ -147,17 +143,17 @@ impl Generation {
                 self.moved.remove(&(*dir, from.clone()));
                 if flags & libc::RENAME_EXCHANGE != 0 {
                     self.moved.insert((*dir, from.clone()), 0);
-                    self.moved.insert((*dir, path.clone()), *ino);
+                    self.moved.insert((*dir, path.clone()), *ino | mark);
                     return;
                 }
                 // Atomic replacement, again and again: what was born here and replaced is gone.
-                if let Some(replaced) = self.moved.insert((*dir, path.clone()), *ino)
-                    && replaced != *ino
+                if let Some(replaced) = self.moved.insert((*dir, path.clone()), *ino | mark)
+                    && replaced != *ino | mark
                     && self.files.get(&(*dir, replaced)).is_some_and(|f| f.born && f.path == *path)
                 {
                     self.files.remove(&(*dir, replaced));
                 }
-                if let Some(file) = self.files.get_mut(&(*dir, *ino)) {
+                if let Some(file) = self.files.get_mut(&(*dir, *ino | mark)) {
                     file.path = path.clone();
                 }
             }
@@ -180,7 +176,7 @@ impl Generation {
 impl ChangeMap {
     /// Nothing differs. `max_entries`: how many entries are kept before the map says "everything".
     pub fn new(max_entries: usize) -> Self {
-        Self { current: Generation::default(), sealed: BTreeMap::new(), max_entries }
+        Self { current: Generation::default(), sealed: BTreeMap::new(), max_entries, foreign: false }
     }
 
     /// Nothing is known: everything may differ, until [`ChangeMap::clear`].
@@ -190,12 +186,23 @@ impl ChangeMap {
         map
     }
 
+    /// From here on changes are received ones, or this node's own.
+    pub fn set_foreign(&mut self, foreign: bool) {
+        self.foreign = foreign;
+    }
+
+    /// Replaces everything that is known by this.
+    pub fn replace(&mut self, set: &DirtySet) {
+        self.clear();
+        self.add(set);
+    }
+
     /// Records a change, with the size of its payload.
     pub fn record(&mut self, op: &Op, payload_len: usize) {
         if self.current.everything {
             return;
         }
-        self.current.record(op, payload_len);
+        self.current.record(op, payload_len, if self.foreign { FOREIGN } else { 0 });
         if self.current.files.len() + self.current.names.len() + self.current.moved.len() > self.max_entries {
             self.current = Generation { everything: true, ..Generation::default() };
         }
@@ -233,7 +240,13 @@ impl ChangeMap {
 
     /// Both trees are equal now (end of a resynchronisation, made durable by both).
     pub fn clear(&mut self) {
-        *self = Self::new(self.max_entries);
+        let foreign = self.foreign;
+        *self = Self { foreign, ..Self::new(self.max_entries) };
+    }
+
+    /// Whether nothing is known.
+    pub fn is_everything(&self) -> bool {
+        self.current.everything || self.sealed.values().any(DirtySet::everything)
     }
 
     /// Everything that may differ.
@@ -244,53 +257,6 @@ impl ChangeMap {
         }
         set.merge(&self.current.set());
         set
-    }
-
-    /// Writes the map durably: a new file, its data and its directory's entry on the disk before this returns.
-    pub fn save(&self, path: &Path) -> io::Result<()> {
-        let bytes = self.all().to_bytes();
-        let temporary = path.with_extension("new");
-        let mut file = std::fs::File::create(&temporary)?;
-        file.write_all(&bytes)?;
-        file.sync_all()?;
-        std::fs::rename(&temporary, path)?;
-        if let Some(parent) = path.parent() {
-            std::fs::File::open(if parent.as_os_str().is_empty() { Path::new(".") } else { parent })?.sync_all()?;
-        }
-        Ok(())
-    }
-
-    /// Reads a map; anything missing or damaged gives [`ChangeMap::unknown`].
-    pub fn load(path: &Path) -> Self {
-        let read = || -> Option<Vec<u8>> {
-            let mut bytes = Vec::new();
-            std::fs::File::open(path).ok()?.take(MAX_FILE).read_to_end(&mut bytes).ok()?;
-            Some(bytes)
-        };
-        match read().and_then(|bytes| DirtySet::from_bytes(&bytes)) {
-            Some(set) => {
-                let mut map = Self::default();
-                map.add(&set);
-                map
-            }
-            None => Self::unknown(),
-        }
-    }
-
-    /// [`ChangeMap::load`], then removes the file durably: from now on only memory knows, and a crash means "everything".
-    pub fn take(path: &Path) -> io::Result<Self> {
-        let map = Self::load(path);
-        match std::fs::remove_file(path) {
-            Ok(()) => {
-                if let Some(parent) = path.parent() {
-                    std::fs::File::open(if parent.as_os_str().is_empty() { Path::new(".") } else { parent })?
-                        .sync_all()?;
-                }
-            }
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            Err(e) => return Err(e),
-        }
-        Ok(map)
     }
 }
 
@@ -313,8 +279,8 @@ impl DirtySet {
         if blake3::hash(kept).as_bytes() != sum {
             return None;
         }
-        let mut input = kept;
-        if take(&mut input, MAGIC.len())? != MAGIC || number(&mut input)? != input.len() as u64 {
+        let mut input = Reader::new(kept);
+        if input.take(MAGIC.len())? != MAGIC || input.number()? != input.left() as u64 {
             return None;
         }
         let set = Self::decode(&mut input)?;

@@ -7,6 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Replicated directory and inode number on the node that recorded the change.
 pub type FileKey = (u16, u64);
 
+/// Marks the inode numbers of the other node: they mean nothing here, the path counts.
+pub const FOREIGN: u64 = 1 << 63;
+
 /// Words of 64 blocks that one file may mark before all of it counts as changed.
 const MAX_WORDS: usize = 4096;
 
@@ -31,6 +34,20 @@ impl Blocks {
 
     pub fn is_empty(&self) -> bool {
         !self.whole && self.tail.is_none() && self.words.is_empty()
+    }
+
+    /// The bytes of `offset..offset + length`.
+    pub fn range(offset: u64, length: u64) -> Self {
+        let mut blocks = Self::default();
+        blocks.mark(offset, length);
+        blocks
+    }
+
+    /// Everything from this byte on.
+    pub fn from(offset: u64) -> Self {
+        let mut blocks = Self::default();
+        blocks.mark_tail(offset);
+        blocks
     }
 
     pub(super) fn mark_whole(&mut self) {
@@ -65,7 +82,7 @@ impl Blocks {
         }
     }
 
-    pub(super) fn merge(&mut self, other: &Self) {
+    pub fn merge(&mut self, other: &Self) {
         if other.whole || self.whole {
             return self.mark_whole();
         }
@@ -160,17 +177,52 @@ impl DirtySet {
         self.moved.iter().map(|(key, ino)| (key, *ino))
     }
 
-    /// Adds what another node knows, whose inode numbers mean nothing here: its files become paths to compare.
-    pub fn merge_foreign(&mut self, other: &Self) {
-        self.everything |= other.everything;
-        self.names.extend(other.names.iter().cloned());
-        for key in other.moved.keys() {
-            self.moved.entry(key.clone()).or_insert(0);
+    /// A directory to list.
+    pub fn add_names(&mut self, dir: u16, path: RelPath) {
+        self.names.insert((dir, path));
+    }
+
+    /// A path to compare, with all beneath it.
+    pub fn add_moved(&mut self, dir: u16, path: RelPath) {
+        self.moved.insert((dir, path), 0);
+    }
+
+    /// Content (no blocks: attributes alone) of an object of this node.
+    pub fn add_file(&mut self, dir: u16, ino: u64, path: RelPath, blocks: Blocks) {
+        let file = self.files.entry((dir, ino)).or_default();
+        file.blocks.merge(&blocks);
+        file.path = path;
+    }
+
+    /// Takes the files out.
+    pub fn take_files(&mut self) -> impl Iterator<Item = (FileKey, FileChange)> + use<> {
+        std::mem::take(&mut self.files).into_iter()
+    }
+
+    /// What another node knows, whose inode numbers mean nothing here.
+    #[must_use]
+    pub fn foreign(mut self) -> Self {
+        self.files = self.files.into_iter().map(|((dir, ino), change)| ((dir, ino | FOREIGN), change)).collect();
+        self.moved.values_mut().for_each(|ino| *ino = 0);
+        self
+    }
+
+    /// Finds the files of the other node by their paths. `find`: inode number of the file at a path, if there is one.
+    pub fn localise<E>(&mut self, mut find: impl FnMut(u16, &RelPath) -> Result<Option<u64>, E>) -> Result<(), E> {
+        for ((dir, ino), change) in self.take_files() {
+            if ino & FOREIGN == 0 {
+                self.add_file(dir, ino, change.path, change.blocks);
+            } else if let Some(ino) = find(dir, &change.path)? {
+                self.add_file(dir, ino, change.path, change.blocks);
+            } else {
+                // Whoever moved or removed it marked that.
+                self.moved.entry((dir, change.path)).or_insert(0);
+            }
         }
-        for ((dir, _), change) in &other.files {
-            self.moved.entry((*dir, change.path.clone())).or_insert(0);
+        for ino in self.moved.values_mut().filter(|ino| **ino & FOREIGN != 0) {
+            *ino = 0;
         }
-        self.forget_if_everything();
+        Ok(())
     }
 
     /// Adds a set recorded on this node.
@@ -224,25 +276,25 @@ impl DirtySet {
         }
     }
 
-    pub(super) fn decode(input: &mut &[u8]) -> Option<Self> {
-        let mut set = Self { everything: take(input, 1)? != [0], ..Self::default() };
-        for _ in 0..number(input)? {
+    pub(super) fn decode(input: &mut Reader<'_>) -> Option<Self> {
+        let mut set = Self { everything: input.take(1)? != [0], ..Self::default() };
+        for _ in 0..input.number()? {
             set.names.insert(path(input)?);
         }
-        for _ in 0..number(input)? {
+        for _ in 0..input.number()? {
             let key = path(input)?;
-            set.moved.insert(key, number(input)?);
+            set.moved.insert(key, input.number()?);
         }
-        for _ in 0..number(input)? {
+        for _ in 0..input.number()? {
             let (dir, path) = path(input)?;
-            let ino = number(input)?;
-            let flags = *take(input, 1)?.first()?;
-            let tail = number(input)?;
+            let ino = input.number()?;
+            let flags = *input.take(1)?.first()?;
+            let tail = input.number()?;
             let mut blocks =
                 Blocks { whole: flags & 2 != 0, tail: (tail != u64::MAX).then_some(tail), words: BTreeMap::new() };
-            for _ in 0..number(input)? {
-                let word = number(input)?;
-                blocks.words.insert(word, number(input)?);
+            for _ in 0..input.number()? {
+                let word = input.number()?;
+                blocks.words.insert(word, input.number()?);
             }
             set.files.insert((dir, ino), FileChange { path, blocks, born: flags & 1 != 0 });
         }
@@ -250,22 +302,39 @@ impl DirtySet {
     }
 }
 
-pub(super) fn take<'a>(input: &mut &'a [u8], len: usize) -> Option<&'a [u8]> {
-    let (head, rest) = input.split_at_checked(len)?;
-    *input = rest;
-    Some(head)
+/// Reads little-endian numbers and bytes, and nothing beyond the end.
+pub struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    pub fn new(bytes: &'a [u8]) -> Self {
+        Self(bytes)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub fn left(&self) -> usize {
+        self.0.len()
+    }
+
+    pub fn take(&mut self, length: usize) -> Option<&'a [u8]> {
+        let (head, rest) = self.0.split_at_checked(length)?;
+        self.0 = rest;
+        Some(head)
+    }
+
+    pub fn number(&mut self) -> Option<u64> {
+        Some(u64::from_le_bytes(self.take(8)?.try_into().ok()?))
+    }
+
+    pub fn short(&mut self) -> Option<u16> {
+        Some(u16::from_le_bytes(self.take(2)?.try_into().ok()?))
+    }
 }
 
-pub(super) fn number(input: &mut &[u8]) -> Option<u64> {
-    Some(u64::from_le_bytes(take(input, 8)?.try_into().ok()?))
-}
-
-fn short(input: &mut &[u8]) -> Option<u16> {
-    Some(u16::from_le_bytes(take(input, 2)?.try_into().ok()?))
-}
-
-fn path(input: &mut &[u8]) -> Option<(u16, RelPath)> {
-    let dir = short(input)?;
-    let len = short(input)?;
-    Some((dir, RelPath::new(take(input, usize::from(len))?)?))
+fn path(input: &mut Reader<'_>) -> Option<(u16, RelPath)> {
+    let dir = input.short()?;
+    let length = input.short()?;
+    Some((dir, RelPath::new(input.take(usize::from(length))?)?))
 }

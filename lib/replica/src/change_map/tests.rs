@@ -86,28 +86,33 @@ fn a_hard_link_keeps_the_mark_of_an_unlinked_name() {
 }
 
 #[test]
-fn damaged_files_are_never_believed() {
-    let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("changes");
-    assert!(ChangeMap::load(&file).all().everything());
+fn a_damaged_set_is_never_believed() {
     let mut map = ChangeMap::default();
     map.record(&write(1, "a/b", 5), 10);
     map.record(&create(2, "a/c"), 0);
-    map.save(&file).unwrap();
-    assert_eq!(ChangeMap::load(&file).all(), map.all());
-    let good = std::fs::read(&file).unwrap();
+    let good = map.all().to_bytes();
+    assert_eq!(DirtySet::from_bytes(&good), Some(map.all()));
     for at in 0..good.len() {
         let mut bad = good.clone();
         bad[at] ^= 1;
-        std::fs::write(&file, &bad).unwrap();
-        assert!(ChangeMap::load(&file).all().everything(), "byte {at}");
-        std::fs::write(&file, &good[..at]).unwrap();
-        assert!(ChangeMap::load(&file).all().everything(), "cut at {at}");
+        assert_eq!(DirtySet::from_bytes(&bad), None, "byte {at}");
+        assert_eq!(DirtySet::from_bytes(&good[..at]), None, "cut at {at}");
     }
-    std::fs::write(&file, &good).unwrap();
-    assert_eq!(ChangeMap::take(&file).unwrap().all(), map.all());
-    assert!(!file.exists());
-    assert!(ChangeMap::take(&file).unwrap().all().everything());
+}
+
+#[test]
+fn received_changes_are_found_by_their_paths() {
+    let mut map = ChangeMap::default();
+    map.record(&write(1, "mine", 5), 10);
+    map.set_foreign(true);
+    map.record(&write(1, "theirs", 5), 10);
+    map.record(&write(2, "gone", 5), 10);
+    let mut set = map.all();
+    let here = |_: u16, at: &RelPath| Ok::<_, ()>((*at == path("theirs")).then_some(77));
+    set.localise(here).unwrap();
+    let found: Vec<_> = set.files().map(|((_, ino), change)| (*ino, change.path.clone())).collect();
+    assert_eq!(found, [(1, path("mine")), (77, path("theirs"))]);
+    assert!(set.moved().any(|((_, at), ino)| *at == path("gone") && ino == 0));
 }
 
 proptest! {

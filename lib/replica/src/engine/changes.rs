@@ -1,11 +1,17 @@
 //! What may differ from the peer, and from which peer.
 
+use crate::activity::{Header, Worth};
 use crate::change_map::{ChangeMap, DirtySet};
 use crate::engine::choose::Covered;
 use crate::op::Op;
-use crate::store::SavedMap;
+use crate::resync::localise;
 use crate::stream::message::StreamId;
 use lineage::EpochId;
+use std::io;
+use std::os::fd::OwnedFd;
+
+/// Checkpoints are numbered from 1; this one ends what was not known before a comparison.
+const COMPARISON: u64 = 0;
 
 /// The change map with its identity. The identity changes whenever what it covers does.
 pub struct Changes {
@@ -14,15 +20,25 @@ pub struct Changes {
 }
 
 impl Changes {
-    /// A map that covers nobody yet.
-    pub fn new(map: ChangeMap, id: StreamId) -> Self {
-        Self { map, covered: Covered { id, base: None } }
+    /// A map that covers nobody yet: it says "everything".
+    pub fn unknown(id: StreamId) -> Self {
+        Self { map: ChangeMap::unknown(), covered: Covered { id, base: None, also: None } }
     }
 
-    /// A map as it was saved.
-    pub fn restored(map: ChangeMap, saved: SavedMap) -> Self {
-        let base = if map.all().everything() { None } else { saved.base };
-        Self { map, covered: Covered { id: saved.id, base } }
+    /// What a former process recorded.
+    pub fn recover(&mut self, set: &DirtySet, header: &Header) {
+        self.map.replace(set);
+        let known = !set.everything();
+        self.covered = Covered {
+            id: if known { header.id } else { self.covered.id },
+            base: header.base.filter(|_| known),
+            also: header.also.filter(|_| known),
+        };
+    }
+
+    /// What follows was received, or is this node's own.
+    pub fn set_foreign(&mut self, foreign: bool) {
+        self.map.set_foreign(foreign);
     }
 
     pub fn record(&mut self, op: &Op, payload: usize) {
@@ -39,34 +55,57 @@ impl Changes {
         self.rebase(head);
     }
 
+    /// A comparison of everything begins: what changes from here on is noted beside what is not known.
+    pub fn begin_comparison(&mut self) {
+        if self.map.is_everything() {
+            self.map.seal(COMPARISON);
+        }
+    }
+
+    /// The peer has everything, durably, up to a place after the beginning of the comparison.
+    pub fn end_comparison(&mut self, head: Option<EpochId>) {
+        self.retire(COMPARISON, head);
+    }
+
     /// Both trees are equal and durable, and nothing changes.
     pub fn clear(&mut self, head: Option<EpochId>) {
         self.map.clear();
         self.rebase(head);
     }
 
-    /// Both trees were equal at some moment since the map began.
-    pub fn rebase(&mut self, head: Option<EpochId>) {
-        self.covered.base = head;
-        if let Ok(id) = super::core::random() {
-            self.covered.id = StreamId(id);
-        } else {
-            // Without an identity an interrupted resynchronisation must not be continued from this map.
-            self.covered.base = None;
-        }
+    /// The trees differ, and nobody knows where.
+    pub fn forget(&mut self) {
+        self.map.replace(&DirtySet::all_of_it());
+        self.rebase(None);
     }
 
+    /// Both trees were equal at some moment since the map began.
+    pub fn rebase(&mut self, head: Option<EpochId>) {
+        // Without an identity an interrupted resynchronisation must not be continued from this map.
+        let id = super::core::random().ok();
+        self.covered =
+            Covered { id: StreamId(id.unwrap_or_default()), base: head.filter(|_| id.is_some()), also: None };
+    }
+
+    /// What the map is worth: a map that says "everything" covers nobody.
     pub fn covered(&self) -> Covered {
-        self.covered
+        if self.map.is_everything() { Covered { base: None, also: None, ..self.covered } } else { self.covered }
+    }
+
+    pub fn worth(&self) -> Worth {
+        let Covered { id, base, also } = self.covered();
+        Worth { id, base, also }
     }
 
     pub fn dirty(&self) -> DirtySet {
         self.map.all()
     }
 
-    /// Writes the map beside the lineage.
-    pub fn save(&self, path: &std::path::Path) -> std::io::Result<SavedMap> {
-        self.map.save(path)?;
-        Ok(SavedMap { id: self.covered.id, base: self.covered.base })
+    /// Received changes become changes of files of this node.
+    pub fn localise(&mut self, roots: &[OwnedFd]) -> io::Result<()> {
+        let mut set = self.map.all();
+        localise(&mut set, roots)?;
+        self.map.replace(&set);
+        Ok(())
     }
 }

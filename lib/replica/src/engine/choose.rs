@@ -6,9 +6,10 @@
 //!   confused. A secondary that declared itself outdated is not resumed: the primary may be about to exclude it on the strength of that declaration.
 //! * A primary in paired service with a secondary that cannot resume must first exclude it, because a resynchronisation makes
 //!   the secondary useless for a takeover, and what is acknowledged then belongs to an epoch of its own.
-//! * *Incremental* needs that the change map covers every difference. It covers what changed here since the last common checkpoint with a
-//!   replica whose newest epoch is `base`. The secondary's own unshared changes are not in it, so it must have none. A secondary left
-//!   inconsistent by an incremental resynchronisation differs by part of that same map, and by nothing else.
+//! * *Incremental* needs that the change maps cover every difference. Ours covers what changed here since the last common checkpoint with a
+//!   replica whose newest epoch is `base`. The secondary's own unshared changes (it served, and crashed or was on its own) are not in
+//!   it: they are in the secondary's map, which must begin in the same epoch, and is sent after the welcome. A secondary left
+//!   inconsistent by an incremental resynchronisation differs by part of those same maps, and by nothing else.
 //! * Everything else is compared by hash, which needs no assumption.
 
 use crate::stream::message::{Hello, Mode, StreamId, VERSION};
@@ -36,6 +37,15 @@ pub struct Covered {
     pub id: StreamId,
     /// Newest epoch of the replica whose differences it covers. None: it covers nobody's (everything must be compared).
     pub base: Option<EpochId>,
+    /// Another such epoch: of a peer that was about to adopt it when this node ended.
+    pub also: Option<EpochId>,
+}
+
+impl Covered {
+    /// Whether it covers all differences from a replica of this epoch.
+    pub fn covers(&self, epoch: EpochId) -> bool {
+        self.base == Some(epoch) || self.also == Some(epoch)
+    }
 }
 
 /// The answer.
@@ -43,9 +53,11 @@ pub struct Covered {
 pub enum Choice {
     Resume,
     /// `covered`: an interruption can be continued from the change map.
+    /// `changed`: the secondary's map is needed, too.
     Resync {
         mode: Mode,
         covered: bool,
+        changed: bool,
     },
     Refuse(String),
 }
@@ -53,7 +65,7 @@ pub enum Choice {
 /// See the module's text.
 pub fn choose(local: &Local<'_>, hello: &Hello) -> Choice {
     let refuse = |reason: String| Choice::Refuse(reason);
-    let resync = |mode| Choice::Resync { mode, covered: mode == Mode::Incremental };
+    let resync = |mode| Choice::Resync { mode, covered: false, changed: false };
     if hello.version != VERSION {
         return refuse(format!(
             "it speaks version {} of the stream, we speak {VERSION}: install the same release on both nodes",
@@ -85,16 +97,18 @@ pub fn choose(local: &Local<'_>, hello: &Hello) -> Choice {
     match local.lineage.compare(&hello.lineage) {
         Relation::Older => refuse("its data is newer than ours: stop the module here and start it there first".into()),
         Relation::BothBlank => resync(Mode::Full),
-        Relation::Same | Relation::Diverged => resync(Mode::Compare),
-        Relation::Newer if hello.unshared => resync(Mode::Compare),
-        Relation::Newer => {
-            let covered = local.map.base.is_some()
-                && if hello.standing == Standing::Inconsistent {
-                    hello.covered_by == Some(local.map.id)
-                } else {
-                    hello.lineage.head() == local.map.base
-                };
-            resync(if covered { Mode::Incremental } else { Mode::Compare })
+        Relation::Same => resync(Mode::Compare),
+        relation => {
+            let changed = hello.unshared || relation == Relation::Diverged;
+            let shared = hello.changed.iter().any(|epoch| local.map.covers(*epoch));
+            let covered = match hello.standing {
+                Standing::Inconsistent => {
+                    local.map.base.is_some() && hello.covered_by == Some(local.map.id) && (!changed || shared)
+                }
+                _ if changed => shared,
+                _ => hello.lineage.head().is_some_and(|head| local.map.covers(head)),
+            };
+            if covered { Choice::Resync { mode: Mode::Incremental, covered, changed } } else { resync(Mode::Compare) }
         }
     }
 }
@@ -120,6 +134,7 @@ mod tests {
             unshared: false,
             covered_by: None,
             full: false,
+            changed: Vec::new(),
         }
     }
 
@@ -128,7 +143,7 @@ mod tests {
     fn answer(ours: &[u128], paired: bool, resumable: bool, base: Option<u128>, hello: &Hello) -> Choice {
         let lineage = lineage(ours);
         let standing = if paired { Standing::Paired } else { Standing::Alone };
-        let map = Covered { id: MAP, base: base.map(EpochId) };
+        let map = Covered { id: MAP, base: base.map(EpochId), also: None };
         choose(
             &Local { module: "AM", peer: "node2", directories: 1, lineage: &lineage, standing, paired, resumable, map },
             hello,
@@ -186,7 +201,28 @@ mod tests {
             assert_eq!(mode(&choice), expected, "{what}: {choice:?}");
         }
         let unshared = Hello { unshared: true, ..hello(&[1], Paired) };
-        assert_eq!(mode(&answer(&[2, 1], false, false, Some(1), &unshared)), Some(Mode::Compare), "crashed as primary");
+        assert_eq!(mode(&answer(&[2, 1], false, false, Some(1), &unshared)), Some(Mode::Compare), "crashed, no log");
+        let told = |ids: &[u128], standing, epoch| Hello {
+            unshared: true,
+            changed: vec![EpochId(epoch)],
+            ..hello(ids, standing)
+        };
+        for (what, expected, choice) in [
+            ("crashed as primary", Mode::Incremental, answer(&[2, 1], false, false, Some(1), &told(&[1], Paired, 1))),
+            ("of another time", Mode::Compare, answer(&[2, 1], false, false, Some(1), &told(&[1], Paired, 7))),
+            ("split brain", Mode::Incremental, answer(&[2, 1], false, false, Some(1), &told(&[3, 1], Paired, 1))),
+            ("our map is lost", Mode::Compare, answer(&[2, 1], false, false, None, &told(&[1], Paired, 1))),
+            ("interrupted", Mode::Compare, answer(&[2, 1], false, false, Some(1), &told(&[1], Inconsistent, 1))),
+            (
+                "interrupted, same map",
+                Mode::Incremental,
+                answer(&[2, 1], false, false, Some(1), &Hello { covered_by: Some(MAP), ..told(&[1], Inconsistent, 1) }),
+            ),
+        ] {
+            assert_eq!(mode(&choice), Some(expected), "{what}");
+            let asked = matches!(choice, Choice::Resync { changed: true, .. });
+            assert_eq!(asked, expected == Mode::Incremental, "{what}");
+        }
         let full = Hello { full: true, ..hello(&[2, 1], Paired) };
         assert_eq!(mode(&answer(&[1], false, false, Some(1), &full)), Some(Mode::Full), "the operator decides");
         let stranger = Hello { node: "node3".into(), ..hello(&[1], Paired) };

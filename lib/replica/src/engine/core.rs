@@ -19,12 +19,16 @@
 //! also lets us go back ([`Core::unpair`]).
 //!
 //! *Change map.* Every operation is entered, before anybody can see it acknowledged. Entries go only when both sides have made a common checkpoint
-//! durable. A process that starts without a saved map knows nothing and says so (`base` is None) until the next common checkpoint.
+//! durable. The activity log says the same on the disk, before a change is made. A process that finds no log knows nothing and says so (`base`
+//! is None) until the next common checkpoint.
 
 use super::changes::Changes;
 use super::gate::Gate;
+use super::latency::Latency;
+use super::lease::Lease;
 use super::report::{Peer, Report, Reporter, Role, Snapshot};
 use super::spec::{Failure, Spec};
+use crate::activity::{Activity, Worth};
 use crate::op::Op;
 use crate::recorder::{Front, Position};
 use crate::resync::Resync;
@@ -65,6 +69,7 @@ pub struct Flow {
     pub waiting: BTreeMap<Position, Vec<Reply>>,
     /// Since when the oldest answer waits, or the ring is not empty, without progress.
     pub stalled: Option<Instant>,
+    pub latency: Latency,
     pub resync: Option<Arc<Resync>>,
     pub verify: Option<Arc<Verify>>,
     pub checkpoint: Option<Checkpoint>,
@@ -75,11 +80,24 @@ pub struct Flow {
     pub sealed: Position,
 }
 
+impl Flow {
+    fn wants_checkpoint(&self) -> bool {
+        self.paired
+            && self.peer == Peer::InSync
+            && self.end.is_none()
+            && self.checkpoint.is_none()
+            && self.link.is_some()
+            && (self.ring.position() > self.sealed || self.checkpoint_due)
+    }
+}
+
 /// A checkpoint that is not common yet.
 #[derive(Clone, Copy, Debug)]
 pub struct Checkpoint {
     pub number: u64,
     pub position: Position,
+    /// The generation of the activity log that it ends.
+    pub generation: u64,
     pub local: bool,
     pub remote: bool,
 }
@@ -88,10 +106,14 @@ pub struct Checkpoint {
 pub struct Core {
     pub spec: Spec,
     pub gate: Gate,
+    pub lease: Lease,
     pub outlet: Outlet,
+    pub activity: Activity,
     flow: Mutex<Flow>,
     /// Acknowledgements, room in the ring, losses.
     pub changed: Condvar,
+    /// The thread that makes checkpoints, to wake it.
+    pub checkpointer: std::sync::OnceLock<std::thread::Thread>,
     store: Mutex<Store>,
     pub fronts: RwLock<Vec<Arc<dyn Front>>>,
     reporter: Reporter,
@@ -127,7 +149,14 @@ impl From<StoreError> for Failure {
 }
 
 impl Core {
-    pub fn new(spec: Spec, store: Store, ring: Ring<File>, changes: Changes, reporter: Reporter) -> Self {
+    pub fn new(
+        spec: Spec,
+        store: Store,
+        ring: Ring<File>,
+        changes: Changes,
+        activity: Activity,
+        reporter: Reporter,
+    ) -> Self {
         let done = ring.settled();
         let used = ring.used();
         let flow = Flow {
@@ -141,6 +170,7 @@ impl Core {
             end: None,
             waiting: BTreeMap::new(),
             stalled: None,
+            latency: Latency::default(),
             resync: None,
             verify: None,
             checkpoint: None,
@@ -150,11 +180,14 @@ impl Core {
             ring,
         };
         Self {
+            lease: Lease::new(spec.lease),
             spec,
             gate: Gate::closed(),
             outlet: Outlet::default(),
+            activity,
             flow: Mutex::new(flow),
             changed: Condvar::new(),
+            checkpointer: std::sync::OnceLock::new(),
             store: Mutex::new(store),
             fronts: RwLock::new(Vec::new()),
             reporter,
@@ -210,7 +243,7 @@ impl Core {
             standing: remembered.standing,
             lineage: remembered.lineage,
             peer: flow.peer,
-            frozen: primary && self.gate.is_closed(),
+            frozen: primary && (self.gate.is_closed() || !self.lease.holds()),
             position: match flow.role {
                 Role::Primary => flow.ring.position(),
                 Role::Secondary => self.followed.load(SeqCst),
@@ -281,7 +314,8 @@ impl Core {
 
     /// Called now and then: a request may have been parked between a check and its queue.
     pub fn resume_parked(&self) {
-        if !self.gate.is_closed() && self.used.load(SeqCst) < WINDOW && self.parked.swap(false, SeqCst) {
+        let open = !self.gate.is_closed() && self.lease.holds();
+        if open && self.used.load(SeqCst) < WINDOW && self.parked.swap(false, SeqCst) {
             self.resume_fronts();
         }
     }
@@ -342,10 +376,15 @@ impl Core {
 
     /// Puts a checkpoint into the stream when there was activity since the last one and no other is under way. Its number.
     pub fn begin_checkpoint(&self) -> Option<u64> {
+        if !self.flow().wants_checkpoint() {
+            return None;
+        }
+        // Whoever relied on a record of the generation that ends here has made its change before the checkpoint.
+        let generation = self.activity.bump();
+        self.gate.pass();
         let mut text = Vec::new();
         let mut flow = self.flow();
-        let due = flow.paired && flow.peer == Peer::InSync && flow.end.is_none() && flow.checkpoint.is_none();
-        if !due || flow.link.is_none() || (flow.ring.position() <= flow.sealed && !flow.checkpoint_due) {
+        if !flow.wants_checkpoint() {
             return None;
         }
         let number = flow.checkpoints + 1;
@@ -355,7 +394,7 @@ impl Core {
         flow.changes.seal(number);
         let position = self.append(&mut flow, &text, &[], true);
         flow.sealed = position;
-        flow.checkpoint = Some(Checkpoint { number, position, local: false, remote: false });
+        flow.checkpoint = Some(Checkpoint { number, position, generation, local: false, remote: false });
         flow.link.map(|_| number)
     }
 
@@ -384,6 +423,14 @@ impl Core {
             self.note(e);
             return false;
         }
+        let head = self.remembered().lineage.head();
+        let id = self.flow().changes.covered().id;
+        // What this node may lose in a crash is on record for a peer that has this epoch, before there is one.
+        if let Err(e) = self.activity.pair(id, head)
+            && let Err(e) = self.activity_failed(&e)
+        {
+            self.note(e);
+        }
         let lineage = serde_json::to_vec(&self.remembered().lineage).unwrap_or_default();
         let mut text = Vec::new();
         let encoded = frame::op_text(&Op::ResyncEnd, &mut text).is_ok();
@@ -406,6 +453,29 @@ impl Core {
         false
     }
 
+    /// The activity log cannot be written: from now on a crash means comparing everything, and that is made durable. An error: not even that.
+    pub fn activity_failed(&self, error: &std::io::Error) -> std::io::Result<()> {
+        let next = random().map_err(|e| std::io::Error::other(e.reason))?;
+        self.remember(|r| r.activity = None).map_err(std::io::Error::other)?;
+        self.activity.disable(StreamId(next));
+        self.note(format!("the activity log cannot be written, after a crash everything will be compared: {error}"));
+        Ok(())
+    }
+
+    /// Both nodes have a checkpoint: the activity log need not go back further.
+    pub fn retire_activity(&self, generation: u64, worth: Worth) {
+        let outcome = self.activity.retire(generation, worth).and_then(|()| {
+            // It may have been given up, and is worth something again.
+            let log = self.activity.log();
+            self.remember(|r| r.activity = Some(log)).map_err(std::io::Error::other)
+        });
+        if let Err(e) = outcome
+            && let Err(e) = self.activity_failed(&e)
+        {
+            self.note(e);
+        }
+    }
+
     /// The secondary proved that it never adopted our epoch: serve alone again.
     pub fn unpair(&self) -> Result<(), Failure> {
         self.remember(|r| r.standing = Standing::Alone)?;
@@ -425,6 +495,7 @@ impl Core {
             let (done, settled) = (done.min(last), settled.min(last));
             let progress = done > flow.done || settled > flow.ring.settled();
             flow.done = flow.done.max(done);
+            flow.latency.acknowledged(done);
             if let Err(e) = flow.ring.settle(settled) {
                 self.note(e);
             }
@@ -434,7 +505,8 @@ impl Core {
                 if *entry.key() > done {
                     break;
                 }
-                replies.append(&mut entry.remove());
+                let position = *entry.key();
+                replies.extend(entry.remove().into_iter().map(|reply| (position, reply)));
             }
             if progress {
                 flow.stalled = (!flow.waiting.is_empty() || flow.ring.used() > 0).then(Instant::now);
@@ -443,13 +515,14 @@ impl Core {
                 flow.end = None;
                 flow.peer = Peer::InSync;
                 let head = self.remembered().lineage.head();
-                flow.changes.rebase(head);
+                flow.changes.end_comparison(head);
                 flow.checkpoint_due = true;
                 in_sync = true;
             }
         }
-        for reply in replies {
-            reply();
+        self.answer(replies);
+        if in_sync && let Some(thread) = self.checkpointer.get() {
+            thread.unpark();
         }
         self.changed.notify_all();
         if self.used.load(SeqCst) < WINDOW / 2 && self.parked.load(SeqCst) {
@@ -472,6 +545,7 @@ impl Core {
             flow.link = None;
             flow.checkpoint = None;
             flow.stalled = None;
+            flow.latency.forget();
             if flow.paired {
                 self.gate.close();
                 flow.peer = if left { Peer::Left } else { Peer::Lost };
@@ -560,9 +634,7 @@ impl Core {
             self.used.store(0, SeqCst);
             std::mem::take(&mut flow.waiting)
         };
-        for reply in waiting.into_values().flatten() {
-            reply();
-        }
+        self.answer(waiting.into_iter().flat_map(|(n, replies)| replies.into_iter().map(move |r| (n, r))));
         self.changed.notify_all();
         self.open_gate();
         self.publish();

@@ -20,7 +20,7 @@ impl Engine {
     /// Gives the directories back; what uses them is given some time to let go.
     fn unmount(&mut self) {
         let State::Primary { fronts } = std::mem::replace(&mut self.state, State::Idle) else { return };
-        let frozen = self.core.gate.is_closed();
+        let frozen = self.core.gate.is_closed() || !self.core.lease.holds();
         let deadline = Instant::now() + LETTING_GO;
         for front in &fronts {
             let mut how = if frozen || self.core.stopping.load(SeqCst) { Unmount::Abort } else { Unmount::Orderly };
@@ -131,7 +131,7 @@ impl Engine {
         if !matches!(self.state, State::Primary { .. }) {
             return Err(Failure::new("this node does not serve", "nothing is to be abandoned"));
         }
-        if !self.core.flow().paired {
+        if !self.core.flow().paired && self.core.lease.holds() {
             return Err(Failure::new("this node serves alone and acknowledges by itself", "order retire"));
         }
         self.core.abandon();
@@ -168,7 +168,9 @@ impl Engine {
             }
             State::Secondary { .. } => {
                 self.leave_secondary(true)?;
-                self.save(false)
+                // What a former life did not share is shared only once a resynchronisation has ended.
+                let unshared = self.core.remembered().unshared;
+                self.save(unshared)
             }
             State::Primary { .. } => {
                 let shared = self.drain().is_some();
@@ -178,29 +180,22 @@ impl Engine {
         }
     }
 
-    /// Makes durable what a later start needs. `unshared`: a primary that ended without its peer.
+    /// Makes durable what a later start needs. `unshared`: a primary that ended without its peer, or what is left of one.
     fn save(&mut self, unshared: bool) -> Result<(), Failure> {
         let core = &self.core;
-        let path = core.state_file("changes");
-        let (saved, position) = {
-            let flow = core.flow();
-            (flow.changes.save(&path), flow.ring.position())
-        };
-        let saved = match saved {
-            Ok(saved) => Some(saved),
-            Err(e) => {
-                core.note(format!("the change map cannot be saved, everything will be compared: {e}"));
-                None
-            }
-        };
-        for directory in &core.spec.directories {
-            if let Ok(root) = place::open(&directory.path) {
-                let _ = rustix::fs::syncfs(&root);
-            }
+        let roots = core.spec.directories.iter().map(|d| place::open(&d.path)).collect::<Result<Vec<_>, _>>();
+        for root in roots.iter().flatten() {
+            let _ = rustix::fs::syncfs(root);
         }
+        match roots {
+            // In full detail, which the log does not have while it runs.
+            Ok(roots) => self.know_changes(&roots, false)?,
+            Err(e) => core.note(format!("the change map is kept as the activity log has it: {}", e.reason)),
+        }
+        let core = &self.core;
+        let position = core.flow().ring.position();
         let secondary = core.followed.load(SeqCst);
         core.remember(|r| {
-            r.saved_map = saved;
             r.unshared = r.unshared && unshared;
             if r.standing == Standing::Alone {
                 r.position = position;

@@ -10,10 +10,13 @@
 //! *End*: after [`Follower::stop`] returned nothing is acknowledged any more: whoever takes over may rely on it.
 
 use super::core::{Core, lock};
+use super::keys::StreamKeys;
 use super::report::{Peer, Report};
 use super::serve::{HANDSHAKE, Line, LineError, tune};
 use super::spec::{Asynchronous, Failure, Spec};
+use crate::activity::Activity;
 use crate::apply::{Applied, Applier, Options};
+use crate::change_map::DirtySet;
 use crate::op::Op;
 use crate::recorder::Position;
 use crate::salvage::Salvage;
@@ -21,8 +24,8 @@ use crate::store::PlaceFile;
 use crate::stream::frame::{self, Body};
 use crate::stream::message::{Control, Hello, Mode, Place, StreamId, VERSION};
 use crate::tree::Exclude;
-use lineage::{Lineage, Relation, Standing};
-use std::collections::BTreeSet;
+use lineage::{Lineage, Standing};
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;
@@ -39,6 +42,8 @@ const BACK_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::fr
 const ACK_BYTES: usize = 1024 * 1024;
 /// Pause after something could not be applied (a full disk, say): the next attempt begins with comparing everything.
 const AFTER_FAILURE: Duration = Duration::from_secs(15);
+/// Bytes of the change map in one message.
+const PART: usize = 1 << 20;
 /// Share of the free space that one resynchronisation may fill with what it puts aside: rescuing old content must not end in a full disk.
 const SALVAGE_SHARE: u64 = 4;
 
@@ -166,10 +171,10 @@ impl Acker {
 }
 
 impl Follower {
-    /// Starts to follow. `psk`: of the stream.
+    /// Starts to follow.
     pub fn start(
         core: Arc<Core>,
-        psk: Option<[u8; 32]>,
+        keys: Arc<StreamKeys>,
         applier: Applier,
         making: Making,
         places: PlaceFile,
@@ -194,8 +199,19 @@ impl Follower {
         }
         let ticker = shared.clone();
         std::thread::Builder::new().name("alive".into()).spawn(move || alive(&ticker))?;
-        let mut session =
-            Session { core, psk, applier, making, places, place, full, failed: false, shared: shared.clone(), jobs };
+        let mut session = Session {
+            core,
+            keys,
+            applier,
+            making,
+            places,
+            place,
+            full,
+            failed: false,
+            shared: shared.clone(),
+            jobs,
+            generations: BTreeMap::new(),
+        };
         let thread = std::thread::Builder::new().name("follow".into()).spawn(move || {
             session.run();
             Some(Ended { place: session.place, applier: session.applier })
@@ -261,7 +277,7 @@ fn pool(work: &Mutex<Receiver<Job>>, core: &Core, acker: &Acker) {
 
 struct Session {
     core: Arc<Core>,
-    psk: Option<[u8; 32]>,
+    keys: Arc<StreamKeys>,
     applier: Applier,
     making: Making,
     places: PlaceFile,
@@ -271,6 +287,8 @@ struct Session {
     failed: bool,
     shared: Arc<Shared>,
     jobs: Sender<Job>,
+    /// Generations of the activity log by the checkpoints that ended them.
+    generations: BTreeMap<u64, u64>,
 }
 
 /// What one connection agreed upon.
@@ -329,7 +347,8 @@ impl Session {
     fn connection(&mut self, up: &mut bool) -> Result<(), LineError> {
         let stream =
             TcpStream::connect_timeout(&self.core.spec.peer_address, Duration::from_secs(2)).map_err(LineError::Io)?;
-        let channel = Channel::connect(stream, self.psk.as_ref(), Instant::now() + HANDSHAKE)?;
+        let channel =
+            Channel::connect(stream, self.keys.now(|text| self.core.note(text)).first(), Instant::now() + HANDSHAKE)?;
         let (stream, sealer, opener) = channel.split();
         tune(&stream, Duration::from_millis(self.core.spec.send_timeout_ms.max(1000))).map_err(LineError::Io)?;
         *lock(&self.shared.socket) = Some(stream.try_clone().map_err(LineError::Io)?);
@@ -343,6 +362,7 @@ impl Session {
             sealed: Vec::new(),
         };
         let remembered = self.core.remembered();
+        let covered = self.core.flow().changes.covered();
         let hello = Hello {
             version: VERSION,
             module: self.core.spec.module.clone(),
@@ -354,15 +374,19 @@ impl Session {
             unshared: remembered.unshared,
             covered_by: remembered.covered_by,
             full: self.full,
+            changed: [covered.base, covered.also].into_iter().flatten().collect(),
         };
         writer.send(&Control::Hello(hello), &[])?;
         let mut line = Line::new(stream, opener);
         match line.control()?.0 {
-            Control::Welcome { mode, place, covered_by, prompt, lineage } => {
+            Control::Welcome { mode, place, covered_by, prompt, lineage, changed } => {
                 let agreed = Agreed { prompt, lineage, begun: Instant::now(), files: 0, bytes: 0 };
                 self.agree(mode, place, covered_by, &agreed.lineage)?;
                 *up = true;
                 self.shared.acker.attach(writer, place.position);
+                if changed {
+                    self.tell_changes();
+                }
                 self.core.tell(&Report::StreamUp {});
                 self.core.publish();
                 self.core.tell(&Report::ResyncBegin { mode, files: 0, bytes: 0 });
@@ -374,6 +398,16 @@ impl Session {
             }
             Control::Refused { reason } => Err(LineError::Protocol(format!("the primary refuses: {reason}"))),
             other => Err(LineError::Protocol(format!("unexpected answer of the primary: {other:?}"))),
+        }
+    }
+
+    /// What this node changed and the primary may not know.
+    fn tell_changes(&self) {
+        let bytes = self.core.flow().changes.dirty().to_bytes();
+        let mut parts = bytes.chunks(PART).peekable();
+        while let Some(part) = parts.next() {
+            let last = parts.peek().is_none();
+            self.shared.acker.send(&Control::Changed { last }, part);
         }
     }
 
@@ -396,8 +430,7 @@ impl Session {
             }
         } else {
             let remembered = self.core.remembered();
-            let unseen = remembered.lineage.head().is_some()
-                && (self.full || remembered.unshared || remembered.lineage.compare(theirs) == Relation::Diverged);
+            let unseen = remembered.lineage.may_hold_unseen(theirs, remembered.unshared, self.full);
             let made = self.making.applier(&self.core.spec, true, unseen);
             self.applier = made.map_err(|e| LineError::Protocol(e.reason))?;
             self.core
@@ -407,6 +440,7 @@ impl Session {
                 })
                 .map_err(storage)?;
         }
+        self.generations.clear();
         self.put_place(Some(place)).map_err(LineError::Io)?;
         let paired = self.core.remembered().standing == Standing::Paired;
         self.core.flow().peer = if paired { Peer::InSync } else { Peer::Syncing };
@@ -453,8 +487,7 @@ impl Session {
                     }
                     Body::Control(Control::Ping) => barrier = true,
                     Body::Control(Control::Common { number, position }) => {
-                        let remembered = self.core.remembered();
-                        self.core.flow().changes.retire(number, remembered.lineage.head());
+                        self.retire(number);
                         if let Err(e) = self.core.remember(|r| r.position = position) {
                             self.core.note(e);
                         }
@@ -464,6 +497,7 @@ impl Session {
                     }
                 }
             };
+            self.log(Activity::flush);
             // Applied, then placed, then acknowledged.
             self.put_place(Some(place)).map_err(LineError::Io)?;
             self.shared.acker.applied(place.position);
@@ -490,6 +524,7 @@ impl Session {
             Op::SyncDir { .. } => self.barrier(n, op, false)?,
             Op::Checkpoint { number } => {
                 self.core.flow().changes.seal(*number);
+                self.generations.insert(*number, self.core.activity.bump());
                 let roots = self
                     .making
                     .roots
@@ -510,7 +545,11 @@ impl Session {
                 } else if matches!(op, Op::SyncMeta { .. }) {
                     agreed.files += 1;
                 }
-                self.core.flow().changes.record(op, payload.len());
+                // Until both are equal the primary's map counts, and this node's is what it changed itself.
+                if !self.applier.is_inconsistent() {
+                    self.core.flow().changes.record(op, payload.len());
+                    self.log(|activity| activity.follow(op, payload.len()));
+                }
                 self.change(n, op, payload)?;
             }
         }
@@ -548,10 +587,36 @@ impl Session {
         if let Err(e) = outcome {
             self.core.tell(&Report::Fault { reason: e.to_string() });
         }
+        self.core.flow().changes.forget();
+        let worth = self.core.flow().changes.worth();
+        self.log(|activity| activity.restart(worth, &DirtySet::all_of_it(), false));
         if let Err(e) = self.put_place(None) {
             self.core.note(e);
         }
         self.core.publish();
+    }
+
+    /// Both nodes have this checkpoint.
+    fn retire(&mut self, number: u64) {
+        let head = self.core.remembered().lineage.head();
+        let worth = {
+            let mut flow = self.core.flow();
+            flow.changes.retire(number, head);
+            flow.changes.worth()
+        };
+        if let Some(generation) = self.generations.remove(&number) {
+            self.core.retire_activity(generation, worth);
+        }
+        self.generations = self.generations.split_off(&number);
+    }
+
+    /// Does something with the activity log; one that cannot be written is given up.
+    fn log(&self, step: impl FnOnce(&Activity) -> std::io::Result<()>) {
+        if let Err(e) = step(&self.core.activity)
+            && let Err(e) = self.core.activity_failed(&e)
+        {
+            self.core.note(e);
+        }
     }
 
     fn barrier(&mut self, n: Position, op: &Op, data_only: bool) -> Result<(), LineError> {
@@ -587,8 +652,10 @@ impl Session {
         {
             let mut flow = self.core.flow();
             flow.peer = Peer::InSync;
-            flow.changes.rebase(head);
+            flow.changes.clear(head);
         }
+        let worth = self.core.flow().changes.worth();
+        self.log(|activity| activity.restart(worth, &DirtySet::default(), false));
         let ms = agreed.begun.elapsed().as_millis() as u64;
         self.core.tell(&Report::ResyncEnd { files: agreed.files, bytes: agreed.bytes, ms });
         self.core.publish();

@@ -1,8 +1,10 @@
 //! Who is inside a change right now, and how are new ones held back.
 //!
 //! A change enters before it touches the disk and leaves after it was recorded. Closing is at once for those who come later and never waits for
-//! the peer; [`Gate::close_and_drain`] also waits for those inside, who do nothing but local work.
+//! the peer; [`Gate::close_and_drain`] also waits for those inside, who do nothing but local work. [`Gate::pass`] holds nobody back and waits for those
+//! who are inside already.
 
+use crate::recorder::Round;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Condvar, Mutex, PoisonError};
 
@@ -10,7 +12,12 @@ use std::sync::{Condvar, Mutex, PoisonError};
 #[derive(Default)]
 pub struct Gate {
     closed: AtomicBool,
-    inside: AtomicUsize,
+    /// Rounds begun; those who enter count in the one of the present round.
+    round: AtomicUsize,
+    inside: [AtomicUsize; 2],
+    passing: AtomicBool,
+    /// One pass at a time.
+    turn: Mutex<()>,
     lock: Mutex<()>,
     empty: Condvar,
 }
@@ -23,22 +30,47 @@ impl Gate {
         gate
     }
 
-    /// False: closed, and the caller is not inside.
-    pub fn enter(&self) -> bool {
-        // Count first, look second: a closer that stores first and counts second then sees us, or we see it.
-        self.inside.fetch_add(1, SeqCst);
-        if self.closed.load(SeqCst) {
-            self.leave();
-            return false;
-        }
-        true
+    fn count(&self, round: Round) -> &AtomicUsize {
+        let [even, odd] = &self.inside;
+        if round.0.is_multiple_of(2) { even } else { odd }
     }
 
-    pub fn leave(&self) {
-        if self.inside.fetch_sub(1, SeqCst) == 1 && self.closed.load(SeqCst) {
+    /// None: closed, and the caller is not inside.
+    pub fn enter(&self) -> Option<Round> {
+        loop {
+            let round = Round(self.round.load(SeqCst));
+            // Count first, look second: a closer that stores first and counts second then sees us, or we see it.
+            self.count(round).fetch_add(1, SeqCst);
+            if self.closed.load(SeqCst) {
+                self.leave(round);
+                return None;
+            }
+            if self.round.load(SeqCst) == round.0 {
+                return Some(round);
+            }
+            self.leave(round);
+        }
+    }
+
+    pub fn leave(&self, round: Round) {
+        if self.count(round).fetch_sub(1, SeqCst) == 1 && (self.closed.load(SeqCst) || self.passing.load(SeqCst)) {
             let _guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
             self.empty.notify_all();
         }
+    }
+
+    /// Returns when everybody who is inside now has left.
+    pub fn pass(&self) {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = Round(self.round.load(SeqCst));
+        self.passing.store(true, SeqCst);
+        self.round.store(before.0.wrapping_add(1), SeqCst);
+        let mut guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        while self.count(before).load(SeqCst) > 0 {
+            guard = self.empty.wait(guard).unwrap_or_else(PoisonError::into_inner);
+        }
+        drop(guard);
+        self.passing.store(false, SeqCst);
     }
 
     /// From now on nobody enters.
@@ -50,7 +82,7 @@ impl Gate {
     pub fn close_and_drain(&self) {
         self.close();
         let mut guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
-        while self.inside.load(SeqCst) > 0 {
+        while self.inside.iter().any(|count| count.load(SeqCst) > 0) {
             guard = self.empty.wait(guard).unwrap_or_else(PoisonError::into_inner);
         }
     }
@@ -81,11 +113,11 @@ mod tests {
                 let (gate, inside, stop, entered) = (gate.clone(), inside.clone(), stop.clone(), entered.clone());
                 std::thread::spawn(move || {
                     while !stop.load(SeqCst) {
-                        if gate.enter() {
+                        if let Some(round) = gate.enter() {
                             inside.fetch_add(1, SeqCst);
                             entered.fetch_add(1, SeqCst);
                             inside.fetch_sub(1, SeqCst);
-                            gate.leave();
+                            gate.leave(round);
                         } else {
                             std::thread::yield_now();
                         }
@@ -107,6 +139,28 @@ mod tests {
         stop.store(true, SeqCst);
         for worker in workers {
             worker.join().unwrap();
+        }
+    }
+
+    #[test]
+    fn a_pass_waits_for_those_inside_and_for_nobody_else() {
+        let gate = Arc::new(Gate::default());
+        for _ in 0..300 {
+            let earlier = gate.enter().unwrap();
+            let passed = Arc::new(AtomicBool::new(false));
+            let (other, said) = (gate.clone(), passed.clone());
+            let passing = std::thread::spawn(move || {
+                other.pass();
+                said.store(true, SeqCst);
+            });
+            while gate.round.load(SeqCst) == earlier.0 {
+                std::thread::yield_now();
+            }
+            let later = gate.enter().unwrap();
+            assert!(!passed.load(SeqCst));
+            gate.leave(earlier);
+            passing.join().unwrap();
+            gate.leave(later);
         }
     }
 }

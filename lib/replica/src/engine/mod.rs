@@ -10,6 +10,9 @@ mod core;
 mod end;
 mod follow;
 mod gate;
+mod keys;
+mod latency;
+mod lease;
 mod place;
 mod record;
 pub mod report;
@@ -22,10 +25,12 @@ use self::block::{Block, boot_id};
 use self::changes::Changes;
 use self::core::{Core, RING, lock, random};
 use self::follow::{Ended, Follower, Making};
+use self::keys::StreamKeys;
 use self::report::{Peer, Report, Reporter, Role};
 use self::serve::Server;
 use self::spec::{Failure, Order, PeerMode, Spec};
-use crate::change_map::ChangeMap;
+use crate::activity::{Activity, Recovered};
+use crate::change_map::DirtySet;
 use crate::front::{self, FrontSession, FrontSpec, Keeper, Unmount, kept_prefixes};
 use crate::recorder::Front;
 use crate::store::{PlaceFile, Store};
@@ -49,6 +54,8 @@ pub struct Engine {
     keeper: Option<Arc<Kept>>,
     /// Descriptors of a former process that nobody has taken yet.
     kept: Vec<(String, OwnedFd)>,
+    /// What the activity log of a former process says, until a role begins.
+    recovered: Option<Recovered>,
     state: State,
 }
 
@@ -84,14 +91,11 @@ impl Engine {
         store: Option<(StoreClient, Vec<(String, OwnedFd)>)>,
         reporter: Reporter,
     ) -> Result<Self, Failure> {
-        let psk = match &spec.key_file {
-            Some(path) => Some(
-                wire::key::ClusterKey::load(path)
-                    .map_err(|e| Failure::new(e, "see man sk-cluster"))?
-                    .stream_psk(&spec.module),
-            ),
+        let keys = match &spec.key_file {
+            Some(path) => Some(wire::KeyFile::open(path).map_err(|e| Failure::new(e, "see man 1 sk-cluster"))?),
             None => None,
         };
+        let keys = Arc::new(StreamKeys::new(&spec.module, keys));
         let excludes = place::excludes(&spec.directories)?;
         let memory = Store::open(&spec.state_dir)?;
         let remembered = memory.now().clone();
@@ -101,14 +105,15 @@ impl Engine {
         };
         let floor = remembered.position.max(remembered.lineage.0.first().map_or(0, |e| e.start));
         let ring = Self::ring(&mut kept, keeper.as_deref(), floor, &reporter)?;
-        let changes = match remembered.saved_map {
-            Some(saved) => Changes::restored(ChangeMap::load(&memory.changes_file()), saved),
-            None => Changes::new(ChangeMap::unknown(), StreamId(random()?)),
-        };
-        let core = Arc::new(Core::new(spec, memory, ring, changes, reporter));
+        let opened = Activity::open(&spec.state_dir, remembered.activity, StreamId(random()?));
+        let (activity, recovered) = opened.map_err(|e| {
+            Failure::new(format!("the activity log cannot be read: {e}"), "the state directory must be on a good disk")
+        })?;
+        let changes = Changes::unknown(StreamId(random()?));
+        let core = Arc::new(Core::new(spec, memory, ring, changes, activity, reporter));
         core.followed.store(floor, SeqCst);
-        let server = Arc::new(Server::new(core.clone(), psk, excludes));
-        let engine = Self { core, server, keeper, kept, state: State::Idle };
+        let server = Arc::new(Server::new(core.clone(), keys, excludes));
+        let engine = Self { core, server, keeper, kept, recovered: Some(recovered), state: State::Idle };
         engine.threads()?;
         engine.core.publish();
         Ok(engine)
@@ -164,6 +169,10 @@ impl Engine {
             Order::Outdate => self.outdate(),
             Order::Abandon => self.abandon(),
             Order::Retire => self.retire(),
+            Order::Lease { until_boottime_ms } => {
+                self.core.extend_lease(until_boottime_ms);
+                return Ok(());
+            }
         };
         self.core.publish();
         outcome
@@ -185,6 +194,12 @@ impl Engine {
             core.outlet.detach();
             core.changed.notify_all();
         }
+    }
+
+    /// What extends the lease from any thread: a renewal must not wait for the end of an order.
+    pub fn lessor(&self) -> impl Fn(u64) + Send + 'static {
+        let core = self.core.clone();
+        move |until_boottime_ms| core.extend_lease(until_boottime_ms)
     }
 
     fn primary(&mut self, peer: PeerMode, force: bool) -> Result<(), Failure> {
@@ -221,18 +236,22 @@ impl Engine {
     /// Mounts and serves. `from`: the place up to which a promoted secondary applied.
     fn serve(&mut self, peer: PeerMode, from: Option<Place>) -> Result<(), Failure> {
         let core = self.core.clone();
+        let server = self.server.clone();
+        // Nobody is let in before all is ready.
+        let _door = server.close_door();
         core.gate.close();
         place::unblock_stale(&core.state_file("blocked"));
         let mut kept = std::mem::take(&mut self.kept);
         if !kept.iter().any(|(name, _)| name.starts_with("fuse:")) {
-            // With a mount of ours in the way nothing can be checked; it was checked when that was made.
+            // A mount whose engine died together with its keeper hides the directory: nobody can continue it.
+            for directory in &core.spec.directories {
+                front::clear_stale(&directory.path).map_err(|e| Failure::new(e, "unmount it by hand"))?;
+            }
+            // With a mount of ours in the way nothing could be checked; it was checked when that was made.
             place::check(&core.spec.directories)?;
         }
-        // Not clean any more: the saved map and the knowledge that all was shared end here.
-        core.remember(|r| {
-            r.unshared = true;
-            r.saved_map = None;
-        })?;
+        // The knowledge that all was shared ends here.
+        core.remember(|r| r.unshared = true)?;
         {
             let mut flow = core.flow();
             if let Some(place) = from {
@@ -270,7 +289,9 @@ impl Engine {
             fronts.iter().map(|f| Arc::new(f.clone()) as Arc<dyn Front>).collect();
         let roots = fronts.iter().map(|f| place::reopen(f.root_fd())).collect::<Result<Vec<_>, _>>();
         self.state = State::Primary { fronts };
-        *lock(&self.server.roots) = roots?;
+        let roots = roots?;
+        self.know_changes(&roots, false)?;
+        *lock(&self.server.roots) = roots;
         match (peer, core.remembered().standing) {
             (PeerMode::Paired, _) => {}
             (PeerMode::Excluded, Standing::Alone) => core.unpair()?,
@@ -359,14 +380,13 @@ impl Engine {
     }
 
     fn start_follower(
-        &self,
+        &mut self,
         full: bool,
         place: Option<Place>,
         places: PlaceFile,
         roots: Vec<OwnedFd>,
     ) -> Result<Follower, Failure> {
         let core = self.core.clone();
-        core.remember(|r| r.saved_map = None)?;
         let standing = core.remembered().standing;
         {
             let mut flow = core.flow();
@@ -378,6 +398,7 @@ impl Engine {
         if let Some(place) = place {
             core.followed.store(place.position, SeqCst);
         }
+        self.know_changes(&roots, true)?;
         // After a demotion the place is known only to us until here.
         places
             .write(place)
@@ -385,8 +406,44 @@ impl Engine {
         let making = Making { excludes: self.server.excludes.clone(), roots };
         let inconsistent = matches!(standing, Standing::Inconsistent | Standing::Blank);
         let applier = making.applier(&core.spec, inconsistent, false)?;
-        Follower::start(core, self.server.psk, applier, making, places, place, full)
+        Follower::start(core, self.server.keys.clone(), applier, making, places, place, full)
             .map_err(|e| Failure::new(format!("no thread: {e}"), "raise the limit of processes"))
+    }
+
+    /// Before a role begins: what a former process recorded, or what this one knows from another role, in terms of the trees; durable. `follows`:
+    /// what comes is received.
+    fn know_changes(&mut self, roots: &[OwnedFd], follows: bool) -> Result<(), Failure> {
+        let core = &self.core;
+        if let Some(recovered) = self.recovered.take() {
+            let set = recovered.resolve(roots).unwrap_or_else(|e| {
+                core.note(format!("the activity log cannot be used, everything will be compared: {e}"));
+                DirtySet::all_of_it()
+            });
+            core.flow().changes.recover(&set, &recovered.header);
+        } else {
+            let mut flow = core.flow();
+            if let Err(e) = flow.changes.localise(roots) {
+                core.note(format!("the change map cannot be used, everything will be compared: {e}"));
+                flow.changes.forget();
+            }
+        }
+        let (worth, set) = {
+            let mut flow = core.flow();
+            flow.changes.set_foreign(follows);
+            (flow.changes.worth(), flow.changes.dirty())
+        };
+        let log = core.activity.log();
+        let written = core.activity.restart(worth, &set, !follows);
+        let storage = |e: &dyn std::fmt::Display| {
+            Failure::new(
+                format!("the activity log: {e}"),
+                "the state directory must be on a writable disk with free space",
+            )
+        };
+        match written {
+            Ok(()) => Ok(core.remember(|r| r.activity = Some(log))?),
+            Err(e) => core.activity_failed(&e).map_err(|e| storage(&e)),
+        }
     }
 
     /// Stops following and releases the directories. The place up to which was applied.

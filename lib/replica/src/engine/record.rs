@@ -2,8 +2,9 @@
 
 use super::core::{Core, Reply};
 use super::spec::Synchronous;
+use crate::activity::Touch;
 use crate::op::Op;
-use crate::recorder::{Admission, Position, Recorder};
+use crate::recorder::{Admission, Position, Recorder, Round};
 use crate::stream::frame;
 use crate::stream::outlet::Source;
 use crate::stream::ring::WINDOW;
@@ -30,7 +31,15 @@ thread_local! {
 
 impl Recorder for Core {
     fn enter(&self, _bytes: usize) -> Admission {
-        if !self.gate.enter() {
+        let Some(round) = self.gate.enter() else {
+            if self.abandoned.load(SeqCst) {
+                return Admission::Refuse;
+            }
+            self.parked.store(true, SeqCst);
+            return Admission::Park;
+        };
+        if !self.lease.holds() {
+            self.gate.leave(round);
             if self.abandoned.load(SeqCst) {
                 return Admission::Refuse;
             }
@@ -40,18 +49,23 @@ impl Recorder for Core {
         if self.used.load(SeqCst) >= WINDOW {
             self.parked.store(true, SeqCst);
             if self.used.load(SeqCst) >= WINDOW {
-                self.gate.leave();
+                self.gate.leave(round);
                 return Admission::Park;
             }
         }
-        Admission::Go
+        Admission::Go(round)
     }
 
-    fn leave(&self) {
-        self.gate.leave();
+    fn leave(&self, round: Round) {
+        self.gate.leave(round);
+    }
+
+    fn about_to(&self, touch: &Touch<'_>) -> std::io::Result<()> {
+        self.activity.about_to(touch).or_else(|e| self.activity_failed(&e))
     }
 
     fn record(&self, op: &Op, payload: &[u8]) -> Position {
+        self.activity.applied(op);
         let urgent = matches!(op, Op::Sync { .. } | Op::SyncDir { .. });
         let (n, sends, resync) = TEXT.with_borrow_mut(|text| {
             let encoded = frame::op_text(op, text);
@@ -60,6 +74,9 @@ impl Recorder for Core {
             let n = self.append(&mut flow, text, payload, encoded.is_ok());
             if encoded.is_err() && flow.appending {
                 self.break_stream(&mut flow, n, "an operation's paths are too long for the stream");
+            }
+            if urgent && flow.paired {
+                flow.latency.begin(n);
             }
             (n, flow.link.is_some(), flow.resync.clone())
         });
@@ -92,7 +109,7 @@ impl Recorder for Core {
                 return;
             }
         }
-        reply();
+        self.answer([(position, reply)]);
     }
 
     fn every_change_waits(&self) -> bool {

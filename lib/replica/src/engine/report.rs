@@ -64,6 +64,9 @@ pub enum Report {
         in_bytes_s: u64,
         out_bytes_s: u64,
         lag_bytes: u64,
+        /// How long barriers waited for the secondary's acknowledgement in the last second, mean and worst. None: no barrier.
+        ack_us: Option<u64>,
+        ack_worst_us: Option<u64>,
     },
     Fault {
         reason: String,

@@ -2,6 +2,7 @@
 
 use super::choose::{Choice, Local, choose};
 use super::core::{Core, lock, random};
+use super::keys::StreamKeys;
 use super::report::{Peer, Report, Role};
 use crate::op::Op;
 use crate::resync::{self, Gone, Link, Resync, ResyncError};
@@ -26,7 +27,7 @@ pub const HANDSHAKE: Duration = Duration::from_secs(5);
 /// What a primary needs besides the core.
 pub struct Server {
     pub core: Arc<Core>,
-    pub psk: Option<[u8; 32]>,
+    pub keys: Arc<StreamKeys>,
     /// Directories beneath the mounts, while primary.
     pub roots: Mutex<Vec<OwnedFd>>,
     pub excludes: Vec<Arc<Exclude>>,
@@ -108,9 +109,9 @@ pub fn tune(stream: &TcpStream, user_timeout: Duration) -> std::io::Result<()> {
 }
 
 impl Server {
-    pub fn new(core: Arc<Core>, psk: Option<[u8; 32]>, excludes: Vec<Arc<Exclude>>) -> Self {
+    pub fn new(core: Arc<Core>, keys: Arc<StreamKeys>, excludes: Vec<Arc<Exclude>>) -> Self {
         let (roots, door, refused) = (Mutex::new(Vec::new()), Mutex::new(()), Mutex::new(String::new()));
-        Self { core, psk, roots, excludes, door, links: AtomicU64::new(0), strangers: AtomicU64::new(0), refused }
+        Self { core, keys, roots, excludes, door, links: AtomicU64::new(0), strangers: AtomicU64::new(0), refused }
     }
 
     /// Accepts until the engine stops.
@@ -131,7 +132,8 @@ impl Server {
     }
 
     fn accept(self: &Arc<Self>, listener: &TcpListener) {
-        let timeout = rustix::event::Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
+        // Only to notice the end of the engine.
+        let timeout = rustix::event::Timespec { tv_sec: 1, tv_nsec: 0 };
         while !self.core.stopping.load(SeqCst) {
             let mut set = [rustix::event::PollFd::new(listener, rustix::event::PollFlags::IN)];
             if !matches!(rustix::event::poll(&mut set, Some(&timeout)), Ok(1..)) {
@@ -180,7 +182,8 @@ impl Server {
     }
 
     fn greet(&self, stream: TcpStream) -> Result<(Line, Sealer, Hello), LineError> {
-        let channel = Channel::accept(stream, self.psk.as_ref(), Instant::now() + HANDSHAKE)?;
+        let keys = self.keys.now(|text| self.core.note(text));
+        let (channel, _) = Channel::accept(stream, &keys, Instant::now() + HANDSHAKE)?;
         let (stream, sealer, opener) = channel.split();
         tune(&stream, Duration::from_millis(self.core.spec.send_timeout_ms.max(1000))).map_err(LineError::Io)?;
         let mut line = Line::new(stream, opener);
@@ -262,6 +265,7 @@ impl Server {
                     covered_by: None,
                     prompt,
                     lineage: remembered.lineage,
+                    changed: false,
                 };
                 core.outlet.control(&welcome, &[]);
                 // The welcome goes first: push before frames are allowed.
@@ -274,14 +278,24 @@ impl Server {
                 core.open_gate();
                 core.publish();
             }
-            Choice::Resync { mode, covered } => self.resynchronise(link, mode, covered, prompt)?,
+            Choice::Resync { mode, covered, changed } => {
+                self.resynchronise(link, mode, covered.then_some(changed), prompt)?;
+            }
             Choice::Refuse(_) => {}
         }
         drop(door);
         Ok(Some(link))
     }
 
-    fn resynchronise(self: &Arc<Self>, link: u64, mode: Mode, covered: bool, prompt: bool) -> Result<(), LineError> {
+    /// `covered`: by our change map, and whether also by the secondary's.
+    fn resynchronise(
+        self: &Arc<Self>,
+        link: u64,
+        mode: Mode,
+        covered: Option<bool>,
+        prompt: bool,
+    ) -> Result<(), LineError> {
+        let changed = covered == Some(true);
         let core = &self.core;
         let random = || random().map_err(|e| LineError::Protocol(e.reason));
         let stream = StreamId(random()?);
@@ -301,6 +315,7 @@ impl Server {
             flow.peer = Peer::Syncing;
             flow.appending = true;
             flow.stalled = None;
+            flow.changes.begin_comparison();
             let config = resync::Config {
                 mode: match mode {
                     Mode::Incremental => resync::Mode::Incremental(flow.changes.dirty()),
@@ -312,13 +327,14 @@ impl Server {
                 front: Arc::new(Fronts(fronts)),
                 bandwidth: core.spec.resync_bandwidth_kbs.map(|k| k.saturating_mul(1024)),
                 session: link as u32,
+                foreign: changed,
             };
             let resync = Resync::new(config);
             flow.resync = Some(resync.clone());
-            let covered_by = covered.then_some(flow.changes.covered().id);
+            let covered_by = covered.map(|_| flow.changes.covered().id);
             (Place { stream, position }, flow.ring.head(), covered_by, resync)
         };
-        core.outlet.control(&Control::Welcome { mode, place, covered_by, prompt, lineage }, &[]);
+        core.outlet.control(&Control::Welcome { mode, place, covered_by, prompt, lineage, changed }, &[]);
         core.push();
         core.outlet.start_at(offset);
         core.tell(&Report::StreamUp {});
@@ -330,6 +346,7 @@ impl Server {
 
     fn walk(&self, link: u64, mode: Mode, resync: &Resync) {
         let core = &self.core;
+        self.open_window();
         let begun = core.emit(link, &Op::ResyncBegin { full: mode != Mode::Incremental }, b"{}");
         if begun.is_none() {
             return;
@@ -344,6 +361,27 @@ impl Server {
                 core.outlet.detach();
             }
         }
+    }
+
+    /// What this node has not made durable when everything has been compared is what it changed from here on.
+    fn open_window(&self) {
+        let core = &self.core;
+        if !core.activity.is_useless() {
+            return;
+        }
+        core.activity.open_window();
+        core.gate.pass();
+        let roots = lock(&self.roots).iter().map(OwnedFd::try_clone).collect::<Result<Vec<_>, _>>();
+        let synced = roots.and_then(|roots| Ok(roots.iter().try_for_each(rustix::fs::syncfs)?));
+        if let Err(e) = synced {
+            core.activity.close_window();
+            core.note(format!("a replicated directory cannot be made durable: {e}"));
+        }
+    }
+
+    /// Nobody is let in while the guard is held.
+    pub fn close_door(&self) -> std::sync::MutexGuard<'_, ()> {
+        lock(&self.door)
     }
 
     /// Listens to the secondary until the connection ends.
@@ -368,6 +406,12 @@ impl Server {
                             && let Some(verify) = verify
                         {
                             verify.answer(frame.payload);
+                        }
+                    }
+                    Control::Changed { last } => {
+                        let resync = core.flow().resync.clone();
+                        if let Some(resync) = resync {
+                            resync.add_foreign(frame.payload, last);
                         }
                     }
                     Control::Checkpointed { number } => core.checkpointed(number, true),

@@ -76,6 +76,9 @@ pub struct Spec {
     pub resync_bandwidth_kbs: Option<u64>,
     #[serde(default)]
     pub salvage_dir: Option<PathBuf>,
+    /// Nothing is acknowledged without a lease, which orders extend.
+    #[serde(default)]
+    pub lease: bool,
 }
 
 fn yes() -> bool {
@@ -115,6 +118,10 @@ pub enum Order {
     Outdate,
     Abandon,
     Retire,
+    /// This node may acknowledge until then (`CLOCK_BOOTTIME`, milliseconds). Taken at once, also while another order is carried out; not answered.
+    Lease {
+        until_boottime_ms: u64,
+    },
 }
 
 /// Why an order was not carried out.

@@ -8,6 +8,8 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
 const TICK: Duration = Duration::from_millis(250);
+/// Longest sleep of the thread that makes checkpoints: it is woken when one is due at once.
+const IDLE: Duration = Duration::from_secs(1);
 /// Activity between two checkpoints.
 const CHECKPOINT: Duration = Duration::from_secs(5);
 
@@ -24,12 +26,17 @@ pub fn run(core: &Core) {
     let mut traffic = Traffic { at: Instant::now(), received: 0, sent: 0, quiet: true };
     let mut position = 0;
     let mut progress = None;
+    let mut held = core.lease.holds();
     while !core.stopping.load(SeqCst) {
         std::thread::sleep(TICK);
         core.outlet.ping_if_idle(Duration::from_millis(800));
         core.push();
         core.resume_parked();
         deadline(core);
+        if held != core.lease.holds() {
+            held = !held;
+            core.publish();
+        }
         if traffic.at.elapsed() >= Duration::from_secs(1) {
             figures(core, &mut traffic);
             let now = core.flow().ring.position().max(core.followed.load(SeqCst));
@@ -70,14 +77,18 @@ fn figures(core: &Core, last: &mut Traffic) {
     let (received, sent) = (core.bytes_received.load(SeqCst), core.outlet.bytes_sent());
     let ms = (last.at.elapsed().as_millis() as u64).max(1);
     let rate = |now: u64, before: u64| now.saturating_sub(before).saturating_mul(1000) / ms;
-    let lag = core.flow().ring.used();
+    let (lag, seen) = {
+        let mut flow = core.flow();
+        (flow.ring.used(), flow.latency.take())
+    };
     let (input, output) = (rate(received, last.received), rate(sent, last.sent));
     // Signs of life alone are below this.
-    let quiet = input < 512 && output < 512 && lag == 0;
+    let quiet = input < 512 && output < 512 && lag == 0 && seen.is_none();
     if !quiet {
-        core.tell(&Report::Traffic { in_bytes_s: input, out_bytes_s: output, lag_bytes: lag });
+        let (ack_us, ack_worst_us) = (seen.map(|s| s.mean_us), seen.map(|s| s.worst_us));
+        core.tell(&Report::Traffic { in_bytes_s: input, out_bytes_s: output, lag_bytes: lag, ack_us, ack_worst_us });
     } else if !last.quiet {
-        core.tell(&Report::Traffic { in_bytes_s: 0, out_bytes_s: 0, lag_bytes: 0 });
+        core.tell(&Report::Traffic { in_bytes_s: 0, out_bytes_s: 0, lag_bytes: 0, ack_us: None, ack_worst_us: None });
     }
     *last = Traffic { at: Instant::now(), received, sent, quiet };
 }
@@ -85,8 +96,10 @@ fn figures(core: &Core, last: &mut Traffic) {
 /// Body of the thread that makes checkpoints: it waits for the disk, and signs of life must go on meanwhile.
 pub fn checkpoints(core: &Core, roots: &Mutex<Vec<OwnedFd>>) {
     let mut last = Instant::now();
+    // Set once: there is one such thread.
+    let _ = core.checkpointer.set(std::thread::current());
     while !core.stopping.load(SeqCst) {
-        std::thread::sleep(TICK);
+        std::thread::park_timeout(IDLE);
         if last.elapsed() < CHECKPOINT && !core.flow().checkpoint_due {
             continue;
         }
@@ -107,7 +120,7 @@ pub fn checkpoints(core: &Core, roots: &Mutex<Vec<OwnedFd>>) {
 impl Core {
     /// One side has made a checkpoint durable. When both have, what came before needs no longer be remembered.
     pub fn checkpointed(&self, number: u64, remote: bool) {
-        let position = {
+        let (position, generation) = {
             let mut flow = self.flow();
             let Some(mut pending) = flow.checkpoint.filter(|c| c.number == number) else { return };
             pending.remote |= remote;
@@ -117,7 +130,7 @@ impl Core {
                 return;
             }
             flow.checkpoint = None;
-            pending.position
+            (pending.position, pending.generation)
         };
         // Remembered here before the secondary is told: it must never remember more than we do.
         if let Err(e) = self.remember(|r| r.position = position) {
@@ -125,14 +138,15 @@ impl Core {
             return;
         }
         let head = self.remembered().lineage.head();
-        let paired = {
+        let worth = {
             let mut flow = self.flow();
             if flow.paired {
                 flow.changes.retire(number, head);
             }
-            flow.paired
+            flow.paired.then(|| flow.changes.worth())
         };
-        if paired {
+        if let Some(worth) = worth {
+            self.retire_activity(generation, worth);
             self.outlet.control(&crate::stream::message::Control::Common { number, position }, &[]);
         }
     }

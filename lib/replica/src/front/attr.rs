@@ -5,6 +5,7 @@ use rustix::io::Errno;
 
 use super::core::{Core, Done, Earlier, atime, attr, mtime, proc_path};
 use super::data::without_privileges;
+use crate::activity::{State, Touch};
 use crate::fuse::abi::{Body, MAX_WRITE, SetAttr, valid};
 use crate::fuse::session::{Outcome, Request};
 use crate::op::{Op, RelPath};
@@ -60,6 +61,19 @@ impl Core {
             let path = self.recorded_path(ino)?;
             let fd = self.reference(ino)?;
             let before = rustix::fs::fstat(&fd)?;
+            self.attributes_change(&before, path.as_ref())?;
+            if wish.valid & valid::SIZE != 0
+                && let Some(path) = &path
+            {
+                let (dir, links) = (self.dir, before.st_nlink);
+                if wish.size == 0 {
+                    self.about_to(&Touch::Emptied { dir, ino, path, links })?;
+                } else {
+                    let state = || Ok(State { size: before.st_size.cast_unsigned(), links });
+                    let (offset, end) = (wish.size, u64::MAX);
+                    self.about_to(&Touch::Content { dir, ino, path, offset, end, state: &state })?;
+                }
+            }
             let mut done = 0;
             let result = apply(&fd, &before, wish, &mut done);
             // What did happen is recorded even when a later step failed.
@@ -155,6 +169,7 @@ impl Core {
             let path = self.recorded_path(ino)?;
             let fd = self.reference(ino)?;
             let before = rustix::fs::fstat(&fd)?;
+            self.attributes_change(&before, path.as_ref())?;
             call(&proc_path(&fd))?;
             let mut after = rustix::fs::fstat(&fd)?;
             if kill_sgid && after.st_mode & 0o2000 != 0 {

@@ -9,18 +9,19 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, Stat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
 use super::caller::act_as;
 use super::handles::{Handle, Handles};
 use super::nodes::{Gap, Nodes, Place};
 use super::spec::{Excludes, FrontSpec, Keeper};
+use crate::activity::{State, Touch};
 use crate::fuse::abi::{self, Attr, Body, Call, Header, ROOT_ID};
 use crate::fuse::session::{Handler, Outcome, Request, Session};
 use crate::fuse::slots::Progress;
 use crate::op::{Op, RelPath, Time};
-use crate::recorder::{Admission, Position, Recorder};
+use crate::recorder::{Admission, Position, Recorder, Round};
 
 /// Locks of inodes; two inodes may share one.
 const STRIPES: usize = 1024;
@@ -67,11 +68,11 @@ thread_local! {
 }
 
 /// Calls [`Recorder::leave`] when dropped.
-struct Inside<'a>(&'a dyn Recorder);
+struct Inside<'a>(&'a dyn Recorder, Round);
 
 impl Drop for Inside<'_> {
     fn drop(&mut self) {
-        self.0.leave();
+        self.0.leave(self.1);
     }
 }
 
@@ -261,13 +262,50 @@ impl Core {
         match self.recorder.enter(bytes) {
             Admission::Park => Ok(Outcome::Park),
             Admission::Refuse => Err(Errno::IO),
-            Admission::Go => {
-                let inside = Inside(&*self.recorder);
+            Admission::Go(round) => {
+                let inside = Inside(&*self.recorder, round);
                 let outcome = step();
                 drop(inside);
                 outcome
             }
         }
+    }
+
+    /// What a change may leave behind after a crash is on record when this returns. Called inside [`Core::change`].
+    pub fn about_to(&self, touch: &Touch<'_>) -> Result<(), Errno> {
+        self.recorder.about_to(touch).map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))
+    }
+
+    /// Names in this directory change, unless it is about one that is not replicated.
+    pub fn names_change(&self, parent: u64, path: &RelPath) -> Result<(), Errno> {
+        if self.excluded(path) {
+            return Ok(());
+        }
+        self.about_to(&Touch::Names { dir: self.dir, parent, path: &path.parent() })
+    }
+
+    /// Content of an open file changes; None: it is not replicated.
+    pub fn content_changes(
+        &self,
+        fd: &OwnedFd,
+        ino: u64,
+        path: Option<&RelPath>,
+        (offset, end): (u64, u64),
+    ) -> Result<(), Errno> {
+        let Some(path) = path else { return Ok(()) };
+        let state = || {
+            let stat = rustix::fs::fstat(fd)?;
+            Ok(State { size: stat.st_size.cast_unsigned(), links: stat.st_nlink })
+        };
+        self.about_to(&Touch::Content { dir: self.dir, ino, path, offset, end, state: &state })
+    }
+
+    /// Attributes of an object change; None: it is not replicated.
+    pub fn attributes_change(&self, stat: &Stat, path: Option<&RelPath>) -> Result<(), Errno> {
+        let Some(path) = path else { return Ok(()) };
+        let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+        let links = if is_directory { 1 } else { stat.st_nlink };
+        self.about_to(&Touch::Attributes { dir: self.dir, ino: stat.st_ino, path, links })
     }
 
     /// Records an operation, unless there is none to record, and remembers in the slot that the request is done.

@@ -88,7 +88,9 @@ impl Core {
 
     /// Clears set-user-id and set-group-id, and records it.
     fn drop_privileges(&self, fd: &impl std::os::fd::AsFd, ino: u64, path: Option<RelPath>) -> Result<(), Errno> {
-        if let Some(mode) = without_privileges(&rustix::fs::fstat(fd)?) {
+        let stat = rustix::fs::fstat(fd)?;
+        if let Some(mode) = without_privileges(&stat) {
+            self.attributes_change(&stat, path.as_ref())?;
             rustix::fs::fchmod(fd, Mode::from_raw_mode(mode))?;
             if let Some(path) = path {
                 let (uid, gid, size, atime, mtime) = (None, None, None, None, None);
@@ -124,6 +126,8 @@ impl Core {
         let _inode = self.inode(ino);
         self.change(data.len(), || {
             let path = self.recorded_path(ino)?;
+            let end = offset.saturating_add(data.len() as u64);
+            self.content_changes(&handle.fd, ino, path.as_ref(), (offset, end))?;
             if flags & WRITE_KILL_SUIDGID != 0 {
                 self.drop_privileges(&handle.fd, ino, path.clone())?;
             }
@@ -162,6 +166,11 @@ impl Core {
         self.change(0, || {
             let path = self.recorded_path(ino)?;
             let before = rustix::fs::fstat(&handle.fd)?;
+            self.attributes_change(&before, path.as_ref())?;
+            if fallocate_flags.intersects(FallocateFlags::PUNCH_HOLE | FallocateFlags::ZERO_RANGE) {
+                let end = offset.saturating_add(length);
+                self.content_changes(&handle.fd, ino, path.as_ref(), (offset, end))?;
+            }
             if let Err(errno) = rustix::fs::fallocate(&handle.fd, fallocate_flags, offset, length) {
                 // ext4 changes the time, and the size as far as it came. Allocating alone changes no content.
                 let changes = fallocate_flags.intersects(FallocateFlags::PUNCH_HOLE | FallocateFlags::ZERO_RANGE);

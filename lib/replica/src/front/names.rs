@@ -12,6 +12,7 @@ use rustix::io::Errno;
 
 use super::core::{Core, Done, Earlier, attr, decode_device, mtime};
 use super::spec::Keeper;
+use crate::activity::Touch;
 use crate::fuse::abi::{Body, Call, FOPEN_KEEP_CACHE};
 use crate::fuse::session::{Outcome, Request};
 use crate::fuse::slots::Progress;
@@ -112,6 +113,7 @@ impl Core {
     fn make_now(&self, request: &Request, parent: u64, making: &Making<'_>) -> Done {
         let directory = self.directory(parent)?;
         let path = self.path_of(parent, making.name)?;
+        self.names_change(parent, &path)?;
         let perhaps_applied = request.perhaps_applied();
         request.note([0, 0]);
         let existing = if perhaps_applied {
@@ -222,6 +224,7 @@ impl Core {
         self.change(0, || {
             let directory = self.directory(parent)?;
             let path = self.path_of(parent, name)?;
+            self.names_change(parent, &path)?;
             let perhaps_applied = request.perhaps_applied();
             request.note([0, 0]);
             let ino = match rustix::fs::statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW) {
@@ -281,6 +284,20 @@ impl Core {
             let old = rustix::fs::statat(&old_dir, name, AtFlags::SYMLINK_NOFOLLOW);
             let new = rustix::fs::statat(&new_dir, new_name, AtFlags::SYMLINK_NOFOLLOW).ok();
             let exchange = rename_flags.contains(RenameFlags::EXCHANGE);
+            if !excluded {
+                self.names_change(from, &old_path)?;
+                self.names_change(to, &new_path)?;
+                let moves = [
+                    (old.as_ref().ok(), &old_path, &new_path),
+                    (new.as_ref().filter(|_| exchange), &new_path, &old_path),
+                ];
+                for (stat, from, path) in moves {
+                    let Some(stat) = stat else { continue };
+                    let directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+                    let (dir, ino) = (self.dir, stat.st_ino);
+                    self.about_to(&Touch::Renamed { dir, ino, from, path, directory })?;
+                }
+            }
             let ino = match (old, new) {
                 (Err(Errno::NOENT), Some(there)) if request.perhaps_applied() && !exchange => {
                     self.nodes().remove_name(there.st_ino, from, name);
@@ -355,6 +372,8 @@ impl Core {
             // A former worker may have given it its name, and not recorded it.
             let nameless = self.nodes().is_orphan(ino) || matches!(request.progress(), Progress::Noted([1, _]));
             let original = self.recorded_path(ino)?;
+            self.names_change(parent, &path)?;
+            self.attributes_change(&rustix::fs::fstat(&reference)?, original.as_ref())?;
             if nameless {
                 Self::linkable(&rustix::fs::fstat(&reference)?)?;
             } else if original.is_none() != self.excluded(&path) {

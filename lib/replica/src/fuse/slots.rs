@@ -25,8 +25,9 @@ const WORDS: usize = 64;
 const SLOT: usize = MAX_WRITE + 2 * PAGE;
 /// Requests read and not yet answered; readers wait when there are more.
 const COUNT: usize = 2048;
-/// Slots that keep their pages: reading into them cannot fail half-way for want of memory or because of a kill.
-const HOT: usize = 16;
+/// Slots that keep their pages: reading into them cannot fail half-way for want of memory or because of a kill. As many as there are threads that
+/// read; the one that was freed last is taken first.
+const HOT: usize = 4;
 /// Other slots give back their pages when the request was longer than this.
 const PUNCH: usize = 64 << 10;
 

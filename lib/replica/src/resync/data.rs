@@ -94,7 +94,7 @@ impl<'a> Data<'a> {
         self.open.clear();
         self.lost.clear();
         self.directories.clear();
-        match &self.this.dirty {
+        match self.this.dirty() {
             Some(dirty) => self.dirty = dirty.files().map(|(k, v)| (*k, v.clone())).collect(),
             None => self.directories.extend(self.this.dirs().map(|dir| (dir, RelPath::default()))),
         }
@@ -212,7 +212,7 @@ impl<'a> Data<'a> {
         let end = file.size.div_ceil(BLOCK);
         let mut state = self.this.lock();
         state.progress.files_total = state.progress.files_total.max(state.progress.files + 1);
-        if self.this.dirty.is_some() {
+        if self.this.dirty().is_some() {
             state.progress.files_total += 1;
             state.progress.bytes_total += file.size;
         }

@@ -52,7 +52,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 /// What is known about the differences.
@@ -78,6 +78,17 @@ pub struct Config {
     pub bandwidth: Option<u64>,
     /// Another number for each resynchronisation of a process: answers to a former one are not taken.
     pub session: u32,
+    /// The other node says what it changed, see [`Resync::add_foreign`]; `Incremental` is about both.
+    pub foreign: bool,
+}
+
+/// Most that the other node may say about its changes.
+const MAX_FOREIGN: usize = 128 << 20;
+
+/// What the other node changed, as far as it is here.
+struct Foreign {
+    awaited: bool,
+    bytes: Vec<u8>,
 }
 
 /// A running resynchronisation.
@@ -87,7 +98,11 @@ pub struct Resync {
     front: Arc<dyn Front>,
     bandwidth: Option<u64>,
     session: u32,
-    dirty: Option<DirtySet>,
+    /// What may differ, once all is known; None: everything.
+    dirty: OnceLock<Option<DirtySet>>,
+    /// What this node knows.
+    own: Option<DirtySet>,
+    foreign: Mutex<Foreign>,
     state: Mutex<State>,
     wake: Condvar,
     cancelled: AtomicBool,
@@ -149,11 +164,11 @@ struct State {
 
 impl Resync {
     pub fn new(config: Config) -> Arc<Self> {
-        let dirty = match config.mode {
+        let own = match config.mode {
             Mode::Incremental(set) if !set.everything() => Some(set),
             _ => None,
         };
-        let is_selective = dirty.is_some();
+        let is_selective = own.is_some();
         let state = State {
             phase: Phase::Names,
             selective: is_selective,
@@ -179,7 +194,9 @@ impl Resync {
             front: config.front,
             bandwidth: config.bandwidth,
             session: config.session,
-            dirty,
+            dirty: OnceLock::new(),
+            own,
+            foreign: Mutex::new(Foreign { awaited: config.foreign && is_selective, bytes: Vec::new() }),
             state: Mutex::new(state),
             wake: Condvar::new(),
             cancelled: AtomicBool::new(false),
@@ -192,6 +209,7 @@ impl Resync {
     /// [`Resync::note_live`] must be called for every live operation behind it.
     pub fn run(&self, link: &dyn Link) -> Result<Summary, ResyncError> {
         self.lock().started = link.now();
+        self.know(link)?;
         self.seed()?;
         let mut data = data::Data::new(self, link);
         loop {
@@ -282,6 +300,58 @@ impl Resync {
         }
     }
 
+    /// What the other node changed, part by part ([`DirtySet::to_bytes`]).
+    pub fn add_foreign(&self, part: &[u8], last: bool) {
+        {
+            let mut foreign = self.foreign.lock().unwrap_or_else(PoisonError::into_inner);
+            if !foreign.awaited {
+                return;
+            }
+            if foreign.bytes.len().saturating_add(part.len()) <= MAX_FOREIGN {
+                foreign.bytes.extend_from_slice(part);
+            }
+            foreign.awaited = !last;
+        }
+        self.wake.notify_all();
+    }
+
+    /// Waits until all is known that may differ.
+    fn know(&self, link: &dyn Link) -> Result<(), ResyncError> {
+        let bytes = loop {
+            {
+                let mut foreign = self.foreign.lock().unwrap_or_else(PoisonError::into_inner);
+                if !foreign.awaited {
+                    break std::mem::take(&mut foreign.bytes);
+                }
+            }
+            self.pause(link)?;
+        };
+        let mut dirty = self.own.clone();
+        if let Some(set) = &mut dirty
+            && !bytes.is_empty()
+        {
+            match DirtySet::from_bytes(&bytes).map(DirtySet::foreign) {
+                Some(mut theirs) => {
+                    localise(&mut theirs, &self.roots).map_err(|e| disk(0, &RelPath::default(), e))?;
+                    set.merge(&theirs);
+                }
+                None => *set = DirtySet::all_of_it(),
+            }
+        }
+        let dirty = dirty.filter(|set| !set.everything());
+        if dirty.is_none() {
+            self.lock().selective = false;
+        }
+        // Set once: a resynchronisation is run once.
+        let _ = self.dirty.set(dirty);
+        Ok(())
+    }
+
+    /// What may differ; None: everything.
+    fn dirty(&self) -> Option<&DirtySet> {
+        self.dirty.get().and_then(Option::as_ref)
+    }
+
     /// Takes the other node's answer. False: it is none of ours (garbage, or of a former resynchronisation).
     pub fn answer(&self, bytes: &[u8]) -> bool {
         let Ok(answer) = serde_json::from_slice::<Answer>(bytes) else { return false };
@@ -362,7 +432,7 @@ impl Resync {
 
     /// What the change map knows, as work.
     fn seed(&self) -> Result<(), ResyncError> {
-        let Some(dirty) = &self.dirty else {
+        let Some(dirty) = self.dirty() else {
             self.everything();
             return Ok(());
         };
@@ -447,6 +517,20 @@ fn is_elsewhere(error: &io::Error) -> bool {
         error.raw_os_error(),
         Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP | libc::EXDEV | libc::ESTALE | libc::EINVAL | libc::ENXIO)
     )
+}
+
+/// Finds what another node knows in the trees of this one.
+pub(crate) fn localise(set: &mut DirtySet, roots: &[OwnedFd]) -> io::Result<()> {
+    set.localise(|dir, path| {
+        let Some(root) = roots.get(usize::from(dir)) else { return Ok(None) };
+        match tree::stat(root.as_fd(), path) {
+            Ok(stat) => Ok(Some(stat.st_ino)),
+            Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP | libc::EXDEV)) => {
+                Ok(None)
+            }
+            Err(e) => Err(e),
+        }
+    })
 }
 
 fn disk(dir: u16, path: &RelPath, source: io::Error) -> ResyncError {

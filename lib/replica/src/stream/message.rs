@@ -1,11 +1,11 @@
 //! What do the two engines say to each other besides operations.
 
 use crate::recorder::Position;
-use lineage::{Lineage, Standing};
+use lineage::{EpochId, Lineage, Standing};
 use serde::{Deserialize, Serialize};
 
 /// Version of the stream's language; both sides must speak the same.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Identity of a stream: a ring of frames and the numbering in it. New whenever a ring begins anew, so that a position alone can never be
 /// taken for a place in another history.
@@ -54,6 +54,9 @@ pub struct Hello {
     pub covered_by: Option<StreamId>,
     /// The operator wants everything copied.
     pub full: bool,
+    /// Epochs in which its change map begins: it can tell what it changed since. Empty: it cannot.
+    #[serde(default)]
+    pub changed: Vec<EpochId>,
 }
 
 /// Control messages. The first two open a connection.
@@ -71,6 +74,9 @@ pub enum Control {
         covered_by: Option<StreamId>,
         prompt: bool,
         lineage: Lineage,
+        /// The secondary is to say what it changed, first of all.
+        #[serde(default)]
+        changed: bool,
     },
     /// Either: this connection is of no use; why.
     Refused { reason: String },
@@ -83,6 +89,8 @@ pub enum Control {
     Checkpointed { number: u64 },
     /// Primary → secondary: both have this checkpoint, made at this position; forget what came before.
     Common { number: u64, position: Position },
+    /// Secondary → primary: a part of its change map, in the payload.
+    Changed { last: bool },
     /// Secondary → primary: the answer to a question of the resynchronisation, in the payload.
     Answer,
     /// Secondary → primary: it cannot apply what it received (disk full, trees differ).

@@ -13,12 +13,46 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use replica::activity::Touch;
 use replica::front::{Excludes, FrontSession, FrontSpec, Unmount};
 use replica::op::{Kind, Op, RelPath};
-use replica::recorder::{Admission, Position, Recorder};
+use replica::recorder::{Admission, Position, Recorder, Round};
 use rustix::fs::{AtFlags, FallocateFlags, FileType, Mode, RenameFlags, XattrFlags};
 
 type Answer = Box<dyn FnOnce() + Send>;
+
+/// What the present change said that it would touch.
+#[derive(Clone, Copy, Default)]
+struct Told {
+    names: bool,
+    content: bool,
+    attributes: bool,
+    made: bool,
+}
+
+thread_local! {
+    static TOLD: std::cell::Cell<Told> = const { std::cell::Cell::new(Told { names: false, content: false, attributes: false, made: false }) };
+}
+
+/// Nothing is changed that was not announced.
+fn check_told(op: &Op) {
+    let mut told = TOLD.get();
+    let good = match op {
+        Op::Write { .. } => told.content || told.made,
+        Op::SetAttr { .. } => told.attributes || told.content || told.made,
+        Op::SetXattr { .. } | Op::RemoveXattr { .. } | Op::Fallocate { .. } => told.attributes || told.made,
+        Op::Create { .. }
+        | Op::Symlink { .. }
+        | Op::Link { .. }
+        | Op::Unlink { .. }
+        | Op::Rmdir { .. }
+        | Op::Rename { .. } => told.names,
+        _ => true,
+    };
+    assert!(good, "not announced: {op:?}");
+    told.made |= matches!(op, Op::Create { .. });
+    TOLD.set(told);
+}
 
 #[derive(Default)]
 pub struct Tape {
@@ -36,16 +70,29 @@ impl Recorder for Tape {
             return Admission::Park;
         }
         self.inside.fetch_add(1, Ordering::SeqCst);
-        Admission::Go
+        TOLD.set(Told::default());
+        Admission::Go(Round(0))
     }
 
-    fn leave(&self) {
+    fn leave(&self, _round: Round) {
         assert!(self.inside.fetch_sub(1, Ordering::SeqCst) > 0);
+    }
+
+    fn about_to(&self, touch: &Touch<'_>) -> std::io::Result<()> {
+        let mut told = TOLD.get();
+        match touch {
+            Touch::Names { .. } | Touch::Renamed { .. } => told.names = true,
+            Touch::Content { .. } | Touch::Emptied { .. } => told.content = true,
+            Touch::Attributes { .. } => told.attributes = true,
+        }
+        TOLD.set(told);
+        Ok(())
     }
 
     fn record(&self, op: &Op, payload: &[u8]) -> Position {
         assert!(self.inside.load(Ordering::SeqCst) > 0, "recorded outside of enter and leave: {op:?}");
         let mut ops = self.ops.lock().unwrap();
+        check_told(op);
         ops.push((op.clone(), payload.to_vec()));
         ops.len() as Position
     }

@@ -50,7 +50,8 @@ impl World {
             runner.verdict = Some(false);
             let other = &self.nodes[1 - node];
             let alive = other.runner.as_ref().is_some_and(|r| r.heartbeat && r.published.is_some());
-            if alive {
+            // With a store there is no compromise.
+            if alive && self.store.is_none() {
                 self.isolation = true;
             }
             self.tell(node, Event::PeerDown);

@@ -1,22 +1,26 @@
 //! What happens to two nodes: hosts, runners, heartbeats, streams and clients around the real cores, in one thread.
 
 mod beats;
+mod digest;
+mod store;
 mod stream;
 
 use crate::engine::{Engine, Mutation, Stream};
 use crate::rng::Rng;
+use automaton::arbitration::Request;
 use automaton::{
-    Action, Core, DefaultPrimary, Event, Persisted, Published, Readiness, ReplicaOrder, ReplicaPeer, ReplicaRole,
-    Settings, State, StateName, Verb,
+    Action, Core, Event, Persisted, Published, Readiness, ReplicaOrder, ReplicaPeer, ReplicaRole, Settings, State,
+    StateName, Verb,
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+pub use store::{Clock, Store};
 
 pub const TIMEOUT_MS: u64 = 2_000;
 pub const GRACE_MS: u64 = 1_500;
 const PULSE_MS: u64 = 200;
 
 /// A host with its module.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Node {
     pub on: bool,
     pub paused: bool,
@@ -31,6 +35,9 @@ pub struct Node {
     /// Log lines and script calls, in order.
     pub log: Vec<String>,
     pub refusals: Vec<String>,
+    pub clock: Clock,
+    /// End of the lease, own clock; as engine and addresses know it.
+    pub lease: u64,
     life: u64,
     backlog: VecDeque<Ev>,
     fifo: u64,
@@ -38,7 +45,7 @@ pub struct Node {
     stream: u64,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Runner {
     pub core: Core,
     heartbeat: bool,
@@ -67,10 +74,11 @@ enum Ev {
     Lost { node: usize, stream: u64, as_peer: ReplicaPeer },
     Write,
     Restart { node: usize },
+    Store { node: usize, life: u64, id: u64, request: Request },
 }
 
 /// The whole.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct World {
     pub nodes: [Node; 2],
     pub now: u64,
@@ -86,13 +94,20 @@ pub struct World {
     pub hangs: u64,
     pub failures: u64,
     pub mutation: Mutation,
+    /// Acknowledged, and not given up since by the operator or by the compromise of two nodes without an arbiter.
     pub acked: BTreeSet<u64>,
+    /// Ever acknowledged.
+    pub told: BTreeSet<u64>,
     pub violations: Vec<String>,
+    /// Those of the violations that nothing excuses: content that is nowhere any more.
+    pub erased: Vec<String>,
     /// A node took a living peer for dead: the compromise of two nodes without an arbiter applies from here on.
     pub isolation: bool,
     /// One line an event.
     pub trace: bool,
     pub writing: bool,
+    /// The arbiter's, if there is one.
+    pub store: Option<Store>,
     queue: BTreeMap<(u64, u64), Ev>,
     order: u64,
     stream: Option<Stream>,
@@ -103,20 +118,16 @@ pub struct World {
 pub fn settings(node: usize) -> Settings {
     let names = ["node1", "node2"];
     Settings {
+        mode: automaton::Mode::Mirror,
+        script_control: false,
         node: names[node].to_owned(),
         peer: names[1 - node].to_owned(),
         replicated: true,
         has_vip: true,
         has_scripts: true,
-        failover: true,
-        default_primary: DefaultPrimary::Alone,
-        max_loop: 3,
-        loop_interval_ms: 86_400_000,
-        automatic_reboot: false,
-        nice_stop_timeout_ms: 300_000,
-        force_stop_timeout_ms: 300_000,
         heartbeat_timeout_ms: TIMEOUT_MS,
         stream_grace_ms: GRACE_MS,
+        ..Settings::default()
     }
 }
 
@@ -134,6 +145,8 @@ impl World {
             settings: settings(i),
             log: Vec::new(),
             refusals: Vec::new(),
+            clock: Clock::default(),
+            lease: 0,
             life: 0,
             backlog: VecDeque::new(),
             fifo: 0,
@@ -151,10 +164,13 @@ impl World {
             failures: 0,
             mutation,
             acked: BTreeSet::new(),
+            told: BTreeSet::new(),
             violations: Vec::new(),
+            erased: Vec::new(),
             isolation: false,
             trace: false,
             writing: true,
+            store: None,
             queue: BTreeMap::new(),
             order: 0,
             stream: None,
@@ -191,6 +207,7 @@ impl World {
         n.life += 1;
         n.app = false;
         n.vip = false;
+        n.lease = 0;
         n.engine.die(true, keep);
     }
 
@@ -357,7 +374,9 @@ impl World {
             Ev::Ack { stream, data } => self.acknowledge(stream, data),
             Ev::Lost { node, stream, as_peer } => self.lose(node, stream, as_peer),
             Ev::Write => self.write(),
+            Ev::Store { node, life, id, request } => self.store_takes(node, life, id, request),
         }
+        self.judge_leases();
     }
 
     fn core(&mut self, node: usize, life: u64, event: Event) {
@@ -367,10 +386,12 @@ impl World {
         if self.trace && event != Event::Tick {
             self.say(node, format!("event {}", serde_json::to_string(&event).unwrap_or_default()));
         }
-        let now = self.now;
+        let (now, clock) = (self.now, self.nodes[node].clock);
         let Some(runner) = self.nodes[node].runner.as_mut() else { return };
-        let actions = runner.core.handle(now, 1_700_000_000_000 + now, event);
-        if let Some((at, _)) = runner.core.poll_timeout()
+        let wall = 1_700_000_000_000 + now + clock.wall_jump;
+        let actions = runner.core.handle(clock.local(now), wall, event);
+        let deadline = runner.core.poll_timeout().map(|(at, _)| clock.truly(at));
+        if let Some(at) = deadline
             && (runner.tick <= now || at < runner.tick)
         {
             let at = at.max(now + 1);
@@ -387,12 +408,15 @@ impl World {
 
     fn act(&mut self, node: usize, life: u64, action: Action) {
         match action {
+            Action::Arbitrate { .. } => self.ask_store(node, life, action),
+            Action::Lease { until_ms } => self.nodes[node].lease = self.nodes[node].lease.max(until_ms),
             Action::Script { id, name, args, .. } => {
                 let forced = if args.first().is_some_and(|a| a == "force") { " force" } else { "" };
                 self.nodes[node].log.push(format!("Script {name}{forced}"));
                 if name == "start_prim" {
                     let other = &self.nodes[1 - node];
-                    if other.app && other.engine.role == ReplicaRole::Primary && !self.isolation {
+                    let serves = other.app && other.engine.role == ReplicaRole::Primary && self.licensed(1 - node);
+                    if serves && !self.isolation {
                         self.violate(format!(
                             "node{}: start_prim while the application runs on the other node",
                             node + 1
@@ -408,6 +432,8 @@ impl World {
                 let delay = self.rng.range(1, 60);
                 self.at(delay, Ev::Order { node, life, id, order, tries: 0 });
             }
+            // Mirrors only.
+            Action::Farm { .. } => {}
             Action::Vip { id, held } => {
                 let delay = self.rng.range(1, 40);
                 self.at(delay, Ev::Vip { node, life, id, held });
@@ -508,7 +534,7 @@ impl World {
             let reason = "10.0.0.50 is in use by 02:00:00:00:00:01".to_owned();
             return self.core(node, life, Event::VipFailed { id, reason });
         }
-        if held && self.nodes[1 - node].vip && !self.isolation {
+        if held && self.nodes[1 - node].vip && self.licensed(1 - node) && !self.isolation {
             self.violate(format!("node{}: address taken while the other node holds it", node + 1));
         }
         self.nodes[node].vip = held;

@@ -6,6 +6,11 @@ use automaton::{Event, ReplicaOrder, ReplicaPeer, ReplicaRole};
 use lineage::{EpochId, Relation, Standing};
 use std::collections::BTreeSet;
 
+/// The node whose application made a write.
+fn accepted_by(write: u64) -> usize {
+    (write % 2) as usize
+}
+
 impl World {
     pub(super) fn epoch(&mut self) -> EpochId {
         EpochId((u128::from(self.rng.draw()) << 64) | u128::from(self.rng.draw()))
@@ -22,11 +27,12 @@ impl World {
         let mutation = self.mutation;
         let live = self.stream.as_ref().is_some_and(|s| s.phase == Phase::Live && self.nodes[node].stream == s.id);
         let engine = &mut self.nodes[node].engine;
-        let drained = (live && engine.pending.is_empty()) || tries > 20;
+        let shared = live && engine.pending.is_empty();
+        let drained = shared || tries > 20;
         if tries > 20 && matches!(order, ReplicaOrder::Demote) {
             return self.answer(node, Event::ReplicaFailed { id, reason: "the stream is not drained".to_owned() });
         }
-        let effect = engine.order(&order, epoch, drained, mutation);
+        let effect = engine.order(&order, epoch, (shared, drained), mutation);
         if effect.later {
             return self.at(50, Ev::Order { node, life, id, order, tries: tries + 1 });
         }
@@ -39,7 +45,9 @@ impl World {
         if let Some(forced) = effect.serves_alone {
             self.begins_alone(node, forced);
         }
-        self.ack(&effect.acked);
+        if self.may_acknowledge(node) {
+            self.ack(node, &effect.acked);
+        }
         self.report(node);
         self.answer(node, Event::ReplicaDone { id });
     }
@@ -146,9 +154,9 @@ impl World {
                 engine.lineage = lineage;
                 engine.peer = ReplicaPeer::InSync;
             }
-            // A mixture: not even a prefix of what it was.
-            engine.data.clear();
-            engine.durable = 0;
+            // A mixture from now on: not even a prefix of what it was.
+            let half = self.nodes[secondary].engine.data.len().div_ceil(2);
+            self.overwrite(secondary, if early { usize::MAX } else { half });
             if early {
                 self.nodes[primary].engine.standing = Standing::Paired;
                 self.nodes[primary].engine.peer = ReplicaPeer::InSync;
@@ -163,6 +171,34 @@ impl World {
     pub(super) fn ends(&self, stream: u64) -> Option<(usize, usize)> {
         let s = self.stream.as_ref().filter(|s| s.id == stream)?;
         Some((s.primary, 1 - s.primary))
+    }
+
+    /// A copy takes the place of content. R6: nothing that this node accepted, and its peer does not have, is erased.
+    fn overwrite(&mut self, node: usize, part: usize) {
+        let mutation = self.mutation;
+        let [first, second] = &mut self.nodes;
+        let (own, theirs) = if node == 0 { (first, second) } else { (second, first) };
+        let gone = own.engine.overwrite(part, &theirs.engine, mutation);
+        let erased = gone.iter().filter(|w| accepted_by(**w) == node).count();
+        if erased > 0 {
+            let what = format!("{erased} writes accepted by node{} alone are erased, and were not put aside", node + 1);
+            self.violate(what.clone());
+            self.erased.push(what);
+        }
+    }
+
+    /// R6 in the end: what was ever acknowledged is in the data of both, or was put aside. No isolation and no order of the operator excuses more.
+    pub(crate) fn judge_salvage(&mut self) {
+        let [one, two] = [&self.nodes[0].engine, &self.nodes[1].engine];
+        let theirs: BTreeSet<u64> = two.data.iter().copied().collect();
+        let both = one.data.iter().filter(|w| theirs.contains(w));
+        let kept: BTreeSet<u64> = both.chain(&one.salvage).chain(&two.salvage).copied().collect();
+        let erased = self.told.difference(&kept).count();
+        if erased > 0 {
+            let what = format!("{erased} acknowledged writes are neither in the data nor put aside");
+            self.violate(what.clone());
+            self.erased.push(what);
+        }
     }
 
     /// The copy is complete: the primary is paired from here on, before the secondary knows.
@@ -189,9 +225,11 @@ impl World {
             return;
         }
         let lineage = self.nodes[1 - node].engine.lineage.clone();
+        self.overwrite(node, usize::MAX);
         let engine = &mut self.nodes[node].engine;
         engine.data = data;
         engine.durable = engine.data.len();
+        engine.unshared = false;
         engine.full = false;
         engine.standing = Standing::Paired;
         engine.lineage = lineage;
@@ -211,11 +249,12 @@ impl World {
         if let Some(s) = self.stream.as_mut() {
             s.phase = Phase::Live;
         }
+        let may = self.may_acknowledge(primary);
         let engine = &mut self.nodes[primary].engine;
         engine.peer = ReplicaPeer::InSync;
-        let pending = std::mem::take(&mut engine.pending);
+        let pending = if may { std::mem::take(&mut engine.pending) } else { Vec::new() };
         engine.durable = engine.data.len();
-        self.ack(&pending);
+        self.ack(primary, &pending);
         self.report(primary);
     }
 
@@ -227,11 +266,12 @@ impl World {
         }
         let serves = |n: &Node| n.on && !n.paused && n.app && n.engine.running && n.engine.role == ReplicaRole::Primary;
         let alone = |n: &Node| serves(n) && n.engine.standing == Standing::Alone;
-        if self.nodes.iter().all(alone) && !self.isolation {
+        let licensed = (0..2).all(|n| self.licensed(n));
+        if licensed && self.nodes.iter().all(alone) && !self.isolation {
             self.violate("both nodes acknowledge alone");
         }
         for node in 0..2 {
-            if !serves(&self.nodes[node]) {
+            if !serves(&self.nodes[node]) || !self.may_acknowledge(node) {
                 continue;
             }
             let mutation = self.mutation;
@@ -239,13 +279,13 @@ impl World {
             if engine.frozen() && mutation != Mutation::NoFreeze {
                 continue;
             }
-            let id = self.next_write;
+            let id = self.next_write * 2 + node as u64;
             self.next_write += 1;
             engine.data.push(id);
             let frozen = engine.frozen();
             if engine.standing == Standing::Alone || mutation == Mutation::AckEarly || frozen {
                 engine.durable = engine.data.len();
-                self.ack(&[id]);
+                self.ack(node, &[id]);
             } else {
                 engine.pending.push(id);
             }
@@ -276,7 +316,7 @@ impl World {
 
     pub(super) fn acknowledge(&mut self, stream: u64, data: Vec<u64>) {
         let Some((node, _)) = self.ends(stream) else { return };
-        if !self.link || self.nodes[node].paused || self.nodes[node].stream != stream {
+        if !self.link || self.nodes[node].paused || self.nodes[node].stream != stream || !self.may_acknowledge(node) {
             return;
         }
         let has: BTreeSet<u64> = data.into_iter().collect();
@@ -284,10 +324,20 @@ impl World {
         let acked: Vec<u64> = engine.pending.iter().copied().filter(|w| has.contains(w)).collect();
         engine.pending.retain(|w| !has.contains(w));
         engine.durable = engine.data.len();
-        self.ack(&acked);
+        self.ack(node, &acked);
     }
 
-    pub(super) fn ack(&mut self, writes: &[u64]) {
+    /// The engine's own look at its lease.
+    fn may_acknowledge(&self, node: usize) -> bool {
+        self.mutation == Mutation::AckUnlicensed || self.licensed(node)
+    }
+
+    pub(super) fn ack(&mut self, node: usize, writes: &[u64]) {
+        // Whether or not the other node serves at this very moment.
+        if !writes.is_empty() && !self.licensed(node) {
+            self.violate(format!("node{} acknowledges without a lease", node + 1));
+        }
         self.acked.extend(writes);
+        self.told.extend(writes);
     }
 }

@@ -19,7 +19,7 @@ type Ends = (Result<Channel, ChannelError>, Result<Channel, ChannelError>);
 
 fn ends(near: Option<[u8; 32]>, far: Option<[u8; 32]>) -> Ends {
     let (a, b) = sockets();
-    let far = thread::spawn(move || Channel::accept(b, far.as_ref(), soon()));
+    let far = thread::spawn(move || Channel::accept(b, far.as_slice(), soon()).map(|(channel, _)| channel));
     (Channel::connect(a, near.as_ref(), soon()), far.join().unwrap())
 }
 
@@ -80,7 +80,7 @@ fn a_silent_or_foreign_end_does_not_hang_us() {
     assert!(matches!(Channel::connect(near, Some(&[1; 32]), soon()), Err(ChannelError::NotOurs)));
     let (near, far) = sockets();
     drop(near);
-    assert!(matches!(Channel::accept(far, Some(&[1; 32]), soon()), Err(ChannelError::Closed)));
+    assert!(matches!(Channel::accept(far, &[[1; 32]], soon()), Err(ChannelError::Closed)));
 }
 
 #[test]
@@ -146,6 +146,6 @@ proptest! {
         let (mut near, far) = sockets();
         near.write_all(&bytes).unwrap();
         near.shutdown(std::net::Shutdown::Write).unwrap();
-        prop_assert!(Channel::accept(far, Some(&[1; 32]), soon()).is_err());
+        prop_assert!(Channel::accept(far, &[[1; 32]], soon()).is_err());
     }
 }

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use bench::load::{Amount, Workload};
-use bench::proxy;
+use bench::{forest, proxy};
 use clap::{Parser, Subcommand};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -31,6 +31,10 @@ enum Verb {
         /// The files
         files: Vec<PathBuf>,
     },
+    /// Make a tree of small files and a large one
+    Tree(Forest),
+    /// Change some of these files
+    Change(Forest),
     /// Relay connections, delaying what goes towards the target
     Proxy {
         /// Where to accept
@@ -45,11 +49,38 @@ enum Verb {
         /// Where to accept
         listen: SocketAddr,
     },
+    /// Send frames as fast as possible; prints the nanoseconds a frame takes
+    Flood {
+        /// Interface
+        interface: String,
+        /// Receiver
+        mac: String,
+        /// Address they are for
+        to: std::net::Ipv4Addr,
+    },
     /// Measure round trips; prints the median in microseconds
     Rtt {
         /// An echo
         to: SocketAddr,
     },
+}
+
+#[derive(clap::Args)]
+struct Forest {
+    /// Where
+    dir: PathBuf,
+    /// Number of files
+    #[arg(long)]
+    files: u32,
+    /// How many of them change
+    #[arg(long)]
+    changed: u32,
+    /// Size of the large file, MiB
+    #[arg(long)]
+    big_mib: u64,
+    /// Another number: another change
+    #[arg(long)]
+    seed: u64,
 }
 
 #[derive(clap::Args)]
@@ -100,8 +131,11 @@ fn run(verb: Verb) -> Result<()> {
                 rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
             }
         }
+        Verb::Tree(f) => forest::make(&f.dir, f.files, f.big_mib)?,
+        Verb::Change(f) => forest::change(&f.dir, f.files, f.changed, f.big_mib, f.seed)?,
         Verb::Proxy { listen, to, delay_us } => proxy::serve(listen, to, Duration::from_micros(delay_us))?,
         Verb::Echo { listen } => proxy::echo(listen)?,
+        Verb::Flood { interface, mac, to } => println!("{}", bench::flood::flood(&interface, &mac, to)?),
         Verb::Rtt { to } => println!("{}", proxy::round_trip(to, 2000)?),
     }
     Ok(())

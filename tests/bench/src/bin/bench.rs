@@ -1,4 +1,4 @@
-//! Benchmarks of a mirror on two test hosts. Started by scripts/bench, which makes the directory of binaries.
+//! Benchmarks of a mirror and of its resynchronisation on two test hosts, and of a farm on three. Started by scripts/bench, which makes the directory of binaries.
 
 use anyhow::{Context, Result, bail};
 use bench::load::Workload;
@@ -20,7 +20,7 @@ const STREAM_RELAY: u16 = 7997;
 const ECHO_RELAY: u16 = 7996;
 
 #[derive(Parser)]
-#[command(name = "bench", version, about = "Measures a mirror against the file system beneath it", after_help = AFTER)]
+#[command(name = "bench", version, about = "Measures a mirror against the file system beneath it, a farm against one server and balancers", after_help = AFTER)]
 struct Cli {
     #[command(subcommand)]
     verb: Verb,
@@ -28,12 +28,53 @@ struct Cli {
 
 const AFTER: &str = "\
 Exit codes: 0 measured; 1 something failed; 100 wrong usage
-Example: scripts/bench replicate --rounds 5 --only fsync4k --only create --delay 190";
+Examples: scripts/bench farm --rounds 5
+          scripts/bench resync --files 100000 --big-mib 1024
+          scripts/bench replicate --rounds 5 --only fsync4k --only create --delay 190";
 
 #[derive(Subcommand)]
 enum Verb {
     /// Workloads on a replicated directory and on the primary's own disk, in turn; medians
     Replicate(Replicate),
+    /// Time and bytes until two nodes are a pair again: first synchronisation, after a stop, after each node lost its power
+    Resync(Resync),
+    /// Requests through 1, 2 and 3 servers that share an address, against one server and against haproxy and nginx; takeover; drops
+    Farm(Farm),
+}
+
+#[derive(clap::Args)]
+struct Farm {
+    /// JSON lines instead of tables
+    #[arg(long)]
+    json: bool,
+    /// How often each way is measured, in turn
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rounds: u32,
+    /// How long one load lasts
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=60))]
+    seconds: u32,
+    /// How often a server loses its power
+    #[arg(long, default_value_t = 3)]
+    takeovers: u32,
+    /// Private directory of binaries, which the hosts see as /opt/sk/bin
+    #[arg(long, env = "SK_BIN_DIR")]
+    bin: PathBuf,
+}
+
+#[derive(clap::Args)]
+struct Resync {
+    /// JSON lines instead of a table
+    #[arg(long)]
+    json: bool,
+    /// Small files in the tree
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1..))]
+    files: u32,
+    /// How many of them change each time
+    #[arg(long, default_value_t = 100)]
+    changed: u32,
+    /// Size of the large file, of which one block changes; every 256th block holds data; MiB
+    #[arg(long, default_value_t = 10 * 1024)]
+    big_mib: u64,
 }
 
 #[derive(clap::Args)]
@@ -93,8 +134,23 @@ fn main() -> ExitCode {
         let _ = error.print();
         std::process::exit(if error.use_stderr() { 100 } else { 0 })
     });
-    let Verb::Replicate(options) = cli.verb;
-    match replicate(&options) {
+    let done = match cli.verb {
+        Verb::Replicate(options) => replicate(&options),
+        Verb::Resync(o) => bench::resync::run(&bench::resync::Options {
+            files: o.files,
+            changed: o.changed,
+            big_mib: o.big_mib,
+            json: o.json,
+        }),
+        Verb::Farm(o) => bench::farm::run(&bench::farm::Options {
+            rounds: o.rounds,
+            seconds: o.seconds,
+            takeovers: o.takeovers,
+            json: o.json,
+            bin: &o.bin,
+        }),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("bench: {error:#}");

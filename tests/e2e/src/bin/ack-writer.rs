@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand, ValueEnum};
+use e2e::dialogue::{self, Words};
 use e2e::gauge::Gauge;
 use e2e::ledger::Ledger;
 use e2e::pg::Client;
@@ -48,6 +49,31 @@ enum Verb {
         #[command(flatten)]
         target: Target,
     },
+    /// Store records through a command-line client until standard input ends; print one JSON object as "run" does
+    Through {
+        #[command(flatten)]
+        client: Through,
+        /// What asks for a record, with {id} for its number
+        #[arg(long)]
+        request: String,
+        /// The client's line that acknowledges it, with {id}
+        #[arg(long)]
+        answer: String,
+        /// Give up a request after this time in milliseconds
+        #[arg(long, default_value_t = 2000)]
+        deadline_ms: u64,
+    },
+    /// Check that every acknowledged record is in the list that a command-line client gives; print one JSON object
+    Listed {
+        #[command(flatten)]
+        client: Through,
+        /// What asks for the list: one number a line
+        #[arg(long)]
+        request: String,
+        /// The client's line after the list
+        #[arg(long)]
+        end: String,
+    },
     /// Append numbered records to a file until standard input ends; print each number once its write has returned
     Records {
         /// File to append to
@@ -82,6 +108,30 @@ struct Target {
     database: String,
 }
 
+#[derive(clap::Args)]
+struct Through {
+    /// File that remembers the acknowledged records
+    #[arg(long)]
+    ledger: PathBuf,
+    /// What is said first on each connection
+    #[arg(long, default_value = "")]
+    first: String,
+    /// The client's command
+    #[arg(last = true, required = true)]
+    command: Vec<String>,
+}
+
+impl Through {
+    fn words(&self, request: &str, answer: &str) -> Words {
+        Words {
+            command: self.command.clone(),
+            first: self.first.clone(),
+            request: request.to_owned(),
+            answer: answer.to_owned(),
+        }
+    }
+}
+
 #[derive(Clone, Copy, ValueEnum)]
 enum Durable {
     /// Nothing: never calls fsync
@@ -108,6 +158,10 @@ fn main() -> ExitCode {
             run(&target, writers, seconds, Duration::from_millis(deadline_ms))
         }
         Verb::Verify { target } => verify(&target),
+        Verb::Through { client, request, answer, deadline_ms } => {
+            through(&client.words(&request, &answer), &client.ledger, Duration::from_millis(deadline_ms))
+        }
+        Verb::Listed { client, request, end } => listed(&client, &request, &end),
         Verb::Records { file, durable, pause_us } => records(&file, durable, Duration::from_micros(pause_us)),
         Verb::CheckRecords { file } => check_records(&file),
     };
@@ -206,6 +260,36 @@ fn verify(target: &Target) -> Result<ExitCode> {
             "first_lost": lost.iter().take(10).collect::<Vec<_>>()})
     );
     Ok(ExitCode::from(u8::from(!lost.is_empty() || damaged > 0)))
+}
+
+fn through(words: &Words, ledger: &Path, deadline: Duration) -> Result<ExitCode> {
+    let stop = AtomicBool::new(false);
+    let seen = std::thread::scope(|scope| -> Result<dialogue::Seen> {
+        let writer = scope.spawn(|| dialogue::write(words, ledger, deadline, &stop));
+        wait_for_end_of_input()?;
+        stop.store(true, Ordering::Relaxed);
+        writer.join().map_err(|_| anyhow::anyhow!("the writer panicked"))?
+    })?;
+    println!(
+        "{}",
+        json!({"acked": seen.acknowledged, "failures": seen.failures, "last_failure": seen.last_failure,
+            "outage_ms": seen.gauge.longest_ms(), "outages": seen.gauge.outages()})
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+fn listed(client: &Through, request: &str, end: &str) -> Result<ExitCode> {
+    let acknowledged = Ledger::read(&client.ledger)?;
+    let present = dialogue::list(&client.words("", ""), request, end, Duration::from_mins(1))?;
+    let distinct: std::collections::BTreeSet<u64> = present.iter().copied().collect();
+    let lost: Vec<u64> = acknowledged.difference(&distinct).copied().collect();
+    let twice = present.len() - distinct.len();
+    println!(
+        "{}",
+        json!({"acked": acknowledged.len(), "present": distinct.len(), "lost": lost.len(), "twice": twice,
+            "first_lost": lost.iter().take(10).collect::<Vec<_>>()})
+    );
+    Ok(ExitCode::from(u8::from(!lost.is_empty() || twice > 0)))
 }
 
 fn record(number: u64) -> String {

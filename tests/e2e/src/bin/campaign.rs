@@ -5,10 +5,12 @@ use clap::{Parser, Subcommand};
 use e2e::campaign::plan::{Kind, plan};
 use e2e::campaign::random::{Random, trial_seed};
 use e2e::campaign::trial::{Arena, Outcome};
+use e2e::mirror::Mirror;
+use e2e::overload::overload;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 #[derive(Parser)]
 #[command(name = "campaign", version, about = "Attacks a mirror and looks whether it keeps its promises", after_help = AFTER)]
@@ -18,13 +20,22 @@ struct Cli {
 }
 
 const AFTER: &str = "\
-Exit codes: 0 nothing lost, diverged or stuck; 1 something was, or a trial could not be carried out; 100 wrong usage
+Exit codes: 0 nothing lost, diverged, stuck or declared dead; 1 something was, or a trial could not be carried out; 100 wrong usage
 Example: scripts/campaign crash --trials 20 --seed 7 --only poweroff --only cut";
 
 #[derive(Subcommand)]
 enum Verb {
     /// Random workloads, random faults, then recovery and an independent check; the last line is one JSON object
     Crash(Crash),
+    /// Busy processors, forks, memory and lossy networks: nobody may be declared dead; the last line is one JSON object
+    Load(Load),
+}
+
+#[derive(clap::Args)]
+struct Load {
+    /// How long
+    #[arg(long, default_value_t = 10)]
+    minutes: u64,
 }
 
 #[derive(clap::Args)]
@@ -77,7 +88,10 @@ fn main() -> ExitCode {
         let _ = error.print();
         std::process::exit(if error.use_stderr() { 100 } else { 0 })
     });
-    let Verb::Crash(crash) = cli.verb;
+    let crash = match cli.verb {
+        Verb::Crash(crash) => crash,
+        Verb::Load(load) => return overloaded(&load),
+    };
     let mut sum = Sum::default();
     let result = run(&crash, &mut sum);
     if let Err(error) = &result {
@@ -90,6 +104,26 @@ fn main() -> ExitCode {
     );
     let good = result.is_ok() && sum.lost == 0 && sum.diverged + sum.stuck + sum.failed == 0;
     ExitCode::from(u8::from(!good))
+}
+
+fn overloaded(load: &Load) -> ExitCode {
+    let result = Mirror::started("load", "files", r#"async="second""#).and_then(|mirror| {
+        let report = overload(&mirror, Duration::from_secs(load.minutes.saturating_mul(60)))?;
+        println!("{}", serde_json::to_string(&report)?);
+        if !report.good() {
+            mirror.diagnose();
+        }
+        // What was given up under the load comes back when it ends.
+        mirror.pair("node1", "node2").inspect_err(|_| mirror.diagnose())?;
+        Ok(report.good())
+    });
+    match result {
+        Ok(good) => ExitCode::from(u8::from(!good)),
+        Err(error) => {
+            eprintln!("campaign: {error:#}");
+            ExitCode::from(1)
+        }
+    }
 }
 
 fn run(crash: &Crash, sum: &mut Sum) -> Result<()> {

@@ -1,0 +1,5 @@
+//! `sk-arbiter`: see the library.
+
+fn main() -> std::process::ExitCode {
+    sk_arbiter::main()
+}

@@ -1,0 +1,469 @@
+//! Is this host ready for a module: kernel, packages, addresses, users, clock, firewall? Only looks, changes nothing.
+
+use crate::kernel::{OLDEST, release, version};
+use crate::{Failure, exit};
+use config::{Cluster, Mode, Module};
+use nix::ifaddrs::getifaddrs;
+use std::net::IpAddr;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+use sys::roots::Roots;
+
+/// Longest run of a command that is asked something.
+const ANSWER: Duration = Duration::from_secs(10);
+const OUTPUT: u64 = 1 << 20;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Grade {
+    Good,
+    /// To be looked at; a module may run all the same.
+    Note,
+    Problem,
+}
+
+/// Something seen on this host.
+#[derive(Clone, Debug)]
+pub(super) struct Finding {
+    grade: Grade,
+    words: String,
+    pub remedy: Option<String>,
+}
+
+impl Finding {
+    fn good(words: impl Into<String>) -> Self {
+        Self { grade: Grade::Good, words: words.into(), remedy: None }
+    }
+
+    fn note(words: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { grade: Grade::Note, words: words.into(), remedy: Some(remedy.into()) }
+    }
+
+    fn problem(words: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { grade: Grade::Problem, words: words.into(), remedy: Some(remedy.into()) }
+    }
+
+    pub fn is_problem(&self) -> bool {
+        self.grade == Grade::Problem
+    }
+
+    pub fn json(&self) -> serde_json::Value {
+        let grade = match self.grade {
+            Grade::Good => "good",
+            Grade::Note => "note",
+            Grade::Problem => "bad",
+        };
+        serde_json::json!({"grade": grade, "words": self.words, "remedy": self.remedy})
+    }
+
+    pub fn line(&self) -> String {
+        let grade = match self.grade {
+            Grade::Good => "good",
+            Grade::Note => "note",
+            Grade::Problem => "BAD",
+        };
+        format!("{grade:<6} {}", self.words)
+    }
+}
+
+/// An address of an interface of this host.
+pub(super) struct Own {
+    pub interface: String,
+    pub address: IpAddr,
+    prefix: u8,
+}
+
+/// Addresses that other hosts can reach, IPv4 first.
+pub(super) fn addresses() -> Vec<Own> {
+    let mut found: Vec<Own> = getifaddrs()
+        .into_iter()
+        .flatten()
+        .filter_map(|item| {
+            let ip = |storage: &nix::sys::socket::SockaddrStorage| {
+                let four = storage.as_sockaddr_in().map(|a| IpAddr::from(a.ip()));
+                four.or_else(|| storage.as_sockaddr_in6().map(|a| IpAddr::from(a.ip())))
+            };
+            let address = ip(item.address.as_ref()?)?;
+            let prefix = match ip(item.netmask.as_ref()?)? {
+                IpAddr::V4(mask) => u32::from(mask).count_ones(),
+                IpAddr::V6(mask) => u128::from(mask).count_ones(),
+            };
+            let link_local = matches!(address, IpAddr::V6(six) if six.is_unicast_link_local());
+            if address.is_loopback() || link_local {
+                return None;
+            }
+            Some(Own { interface: item.interface_name, address, prefix: u8::try_from(prefix).unwrap_or(128) })
+        })
+        .collect();
+    found.sort_by_key(|own| own.address.is_ipv6());
+    found
+}
+
+/// Whether two addresses are in the same network of `prefix` bits.
+fn same_network(one: IpAddr, other: IpAddr, prefix: u8) -> bool {
+    let prefix = u32::from(prefix);
+    match (one, other) {
+        (IpAddr::V4(a), IpAddr::V4(b)) => {
+            prefix == 0 || (u32::from(a) ^ u32::from(b)).checked_shr(32 - prefix) == Some(0)
+        }
+        (IpAddr::V6(a), IpAddr::V6(b)) => {
+            prefix == 0 || (u128::from(a) ^ u128::from(b)).checked_shr(128 - prefix) == Some(0)
+        }
+        _ => false,
+    }
+}
+
+/// What this host calls itself, without its domain.
+pub(super) fn name() -> String {
+    let name = nix::sys::utsname::uname().map(|u| u.nodename().to_string_lossy().into_owned()).unwrap_or_default();
+    name.split('.').next().unwrap_or_default().to_owned()
+}
+
+/// Which node of the cluster this host is, by its addresses.
+pub(super) fn own_node(cluster: &Cluster) -> Option<String> {
+    let own = addresses();
+    let nodes = cluster.lans.iter().flat_map(|lan| &lan.nodes);
+    let mine = |local: &str| local.parse::<IpAddr>().is_ok_and(|address| own.iter().any(|o| o.address == address));
+    nodes.into_iter().find(|node| mine(node.local())).map(|node| node.name.clone())
+}
+
+/// Everything that a module of this configuration needs here.
+pub(super) fn examine(roots: &Roots, module: &Module, cluster: &Cluster, id: u16) -> Vec<Finding> {
+    let mut found = general();
+    found.push(match own_node(cluster) {
+        Some(node) => Finding::good(format!("this host is {node} of the cluster")),
+        None => Finding::problem(
+            "none of the nodes' addresses is on this host",
+            format!("run it on a node, or correct {}", roots.cluster_xml().display()),
+        ),
+    });
+    let farm = matches!(module.mode, Mode::Farm(_));
+    virtual_addresses(module, &mut found);
+    if module.rfs.is_some() {
+        found.push(if Path::new("/dev/fuse").exists() {
+            Finding::good("/dev/fuse is there, for replicated directories")
+        } else {
+            Finding::problem("/dev/fuse is missing: nothing can be replicated", "modprobe fuse")
+        });
+    }
+    if farm && module.vip.is_some() {
+        found.push(tool("nft", "nftables", "shares out the clients of a farm"));
+    }
+    for replicated in module.rfs.iter().flat_map(|rfs| &rfs.replicated) {
+        directory(Path::new(&replicated.dir), &mut found);
+    }
+    services(module, &mut found);
+    found.push(firewall(&ports(module, id)));
+    found
+}
+
+/// What every module needs.
+pub(super) fn general() -> Vec<Finding> {
+    let mut found = vec![kernel()];
+    if nix::unistd::geteuid().is_root() {
+        found.push(Finding::good("run by root"));
+    } else {
+        found.push(Finding::problem("modules are run by root", "sudo sk-module …"));
+    }
+    found.push(clock());
+    found
+}
+
+fn kernel() -> Finding {
+    let release = release();
+    if version(&release).is_some_and(|version| version >= OLDEST) {
+        Finding::good(format!("Linux {release}"))
+    } else {
+        Finding::problem(format!("Linux {release} is older than {}.{}", OLDEST.0, OLDEST.1), "install a later kernel")
+    }
+}
+
+/// Replication and heartbeats do not depend on the clocks; logs, certificates and applications do.
+fn clock() -> Finding {
+    if sys::clock::is_synchronised() == Some(true) {
+        Finding::good("the clock is synchronised")
+    } else {
+        Finding::note(
+            "the clock is not synchronised with a time server: logs of two nodes cannot be compared",
+            "apt-get install chrony (on every node)",
+        )
+    }
+}
+
+fn virtual_addresses(module: &Module, found: &mut Vec<Finding>) {
+    let own = addresses();
+    for interface in module.vip.iter().flat_map(|vip| &vip.interfaces) {
+        for virtual_address in &interface.addresses {
+            let text = &virtual_address.addr;
+            let Ok(address) = text.parse::<IpAddr>() else {
+                found.push(Finding::note(
+                    format!("the virtual address {text} is a name"),
+                    "it must be known on every node: see /etc/hosts",
+                ));
+                continue;
+            };
+            if let Some(taken) = own.iter().find(|o| o.address == address) {
+                found.push(Finding::problem(
+                    format!("the virtual address {text} is on {} already", taken.interface),
+                    "take it out of the configuration of the network: the module sets it",
+                ));
+                continue;
+            }
+            let named = interface.name.as_deref();
+            match own
+                .iter()
+                .find(|o| same_network(o.address, address, o.prefix) && named.is_none_or(|n| n == o.interface))
+            {
+                Some(network) => {
+                    found.push(Finding::good(format!(
+                        "the virtual address {text} fits the network of {}",
+                        network.interface
+                    )));
+                    if answers(address) {
+                        found.push(Finding::problem(
+                            format!("another machine answers for the virtual address {text}"),
+                            format!("choose a free address; who it is: sk-vip probe {text}"),
+                        ));
+                    }
+                }
+                None => found.push(Finding::problem(
+                    format!("no interface of this host is in the network of the virtual address {text}"),
+                    "choose an address in the network of the clients, or name the interface in userconfig.xml",
+                )),
+            }
+        }
+    }
+}
+
+/// Whether somebody answers for an address: `sk-vip probe` knows how to ask, and says so by its exit code.
+fn answers(address: IpAddr) -> bool {
+    let Some(program) = sys::program::beside("sk-vip") else { return false };
+    let mut command = Command::new(program);
+    command.args(["probe", "--count", "2", &address.to_string()]);
+    let outcome = sys::bounded::run(&mut command, ANSWER, OUTPUT);
+    outcome.is_ok_and(|o| o.status.and_then(|s| s.code()) == Some(i32::from(CONFLICT)))
+}
+
+/// Exit code of `sk-vip probe` when another machine has the address.
+const CONFLICT: u8 = 3;
+
+fn directory(path: &Path, found: &mut Vec<Finding>) {
+    let shown = path.display();
+    let metadata = match std::fs::metadata(path) {
+        Ok(metadata) if metadata.is_dir() => metadata,
+        Ok(_) => {
+            found.push(Finding::problem(format!("{shown} is no directory"), "a directory is replicated as a whole"));
+            return;
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let words = format!("the directory {shown} does not exist");
+            found.push(Finding::problem(words, format!("on every node: install -d -o USER -g GROUP -m 750 {shown}")));
+            return;
+        }
+        Err(error) => {
+            found.push(Finding::problem(format!("{shown}: {error}"), "it must be readable by root"));
+            return;
+        }
+    };
+    let parent = path.parent().and_then(|p| std::fs::metadata(p).ok());
+    if parent.is_some_and(|p| p.dev() != metadata.dev()) {
+        found.push(Finding::note(
+            format!("{shown} is the root of a file system"),
+            "it must be mounted at boot before the module starts (/etc/fstab), on every node",
+        ));
+    }
+    let (uid, gid) = (metadata.uid(), metadata.gid());
+    let user = user_name(uid);
+    found.push(match &user {
+        Some(user) if uid == 0 => Finding::good(format!("{shown} belongs to {user}")),
+        Some(user) => Finding::note(
+            format!("{shown} belongs to {user} (uid {uid}, gid {gid}): the numbers must be the same on every node"),
+            format!("compare: id {user}"),
+        ),
+        None => Finding::problem(
+            format!("{shown} belongs to uid {uid}, which has no name here"),
+            "make the user on every node, with this number",
+        ),
+    });
+}
+
+fn user_name(uid: u32) -> Option<String> {
+    nix::unistd::User::from_uid(uid.into()).ok().flatten().map(|user| user.name)
+}
+
+/// Options with which the other nodes compare the owners of the replicated directories.
+pub(super) fn owner_options(module: &Module) -> String {
+    let mut options = String::new();
+    for replicated in module.rfs.iter().flat_map(|rfs| &rfs.replicated) {
+        let Ok(metadata) = std::fs::metadata(&replicated.dir) else { continue };
+        let (uid, gid) = (metadata.uid(), metadata.gid());
+        if let Some(user) = user_name(uid).filter(|_| uid != 0) {
+            let option = format!(" --owner {user}={uid}:{gid}");
+            if !options.contains(&option) {
+                options += &option;
+            }
+        }
+    }
+    options
+}
+
+/// `--owner USER=UID:GID`: has the user these numbers here?
+pub(super) fn owner(text: &str) -> Result<Finding, Failure> {
+    let parsed = text.split_once('=').and_then(|(user, numbers)| {
+        let (uid, gid) = numbers.split_once(':')?;
+        Some((user, uid.parse::<u32>().ok()?, gid.parse::<u32>().ok()?))
+    });
+    let Some((user, uid, gid)) = parsed.filter(|(user, ..)| !user.is_empty()) else {
+        return Err(Failure::new(exit::USAGE, format!("--owner {text}: USER=UID:GID is needed"))
+            .hint("such as --owner postgres=105:110, the numbers of the other node"));
+    };
+    let here = nix::unistd::User::from_name(user).map_err(|e| Failure::system("users", e))?;
+    Ok(match here {
+        None => Finding::problem(
+            format!("there is no user {user} here"),
+            format!("make it with uid {uid} and gid {gid}, or install its package"),
+        ),
+        Some(here) if here.uid.as_raw() == uid && here.gid.as_raw() == gid => {
+            Finding::good(format!("{user} has uid {uid} and gid {gid}, as on the other node"))
+        }
+        Some(here) => Finding::problem(
+            format!("{user} has uid {} and gid {} here, {uid} and {gid} on the other node", here.uid, here.gid),
+            format!(
+                "files would change their owner with the role: usermod -u {uid} {user}, groupmod -g {gid} {user}, then chown its files"
+            ),
+        ),
+    })
+}
+
+/// The systemd units that the scripts start must be left to them.
+fn services(module: &Module, found: &mut Vec<Finding>) {
+    let value =
+        module.user.iter().flat_map(|user| &user.vars).find(|var| var.name == "SERVICES").map(|var| var.value.as_str());
+    for unit in value.unwrap_or_default().split([',', ' ']).filter(|unit| !unit.is_empty()) {
+        let asked = ask("systemctl", &["show", "--property=LoadState,UnitFileState,ActiveState", unit]);
+        let Some(answer) = asked else {
+            found.push(Finding::problem(
+                format!("systemctl cannot be asked about {unit}"),
+                "the scripts of this template need systemd",
+            ));
+            continue;
+        };
+        let is = |line: &str| answer.lines().any(|l| l == line);
+        found.push(if is("LoadState=not-found") {
+            Finding::problem(
+                format!("there is no unit {unit}"),
+                "install the application, or correct its name (systemctl list-unit-files)",
+            )
+        } else if is("UnitFileState=enabled") || is("ActiveState=active") {
+            Finding::note(
+                format!("the unit {unit} starts by itself"),
+                format!("on every node: systemctl disable --now {unit}"),
+            )
+        } else {
+            Finding::good(format!("the unit {unit} is left to the module"))
+        });
+    }
+}
+
+fn tool(name: &str, package: &str, purpose: &str) -> Finding {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let present =
+        std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]).any(|d| d.join(name).is_file());
+    if present {
+        Finding::good(format!("{name} is there"))
+    } else {
+        Finding::problem(format!("{name} is missing, which {purpose}"), format!("apt-get install {package}"))
+    }
+}
+
+/// What the nodes of a module say to each other, and what clients of the health page ask.
+fn ports(module: &Module, id: u16) -> Vec<(u16, &'static str)> {
+    let mut ports = Vec::new();
+    match &module.mode {
+        Mode::Mirror(heart) => ports.push((heart.port.unwrap_or(config::HEART_PORT), "udp")),
+        Mode::Farm(_) => ports.push((config::farm_port(id), "udp")),
+        Mode::Light => {}
+    }
+    if module.rfs.is_some() {
+        ports.push((config::rfs_port(id), "tcp"));
+    }
+    ports
+}
+
+/// Whether something on this host may drop what the nodes say to each other.
+fn firewall(ports: &[(u16, &str)]) -> Finding {
+    if ports.is_empty() {
+        return Finding::good("the module talks to no other node");
+    }
+    let list: Vec<String> = ports.iter().map(|(port, proto)| format!("{proto} {port}")).collect();
+    let list = list.join(", ");
+    if ask("firewall-cmd", &["--state"]).is_some_and(|s| s.trim() == "running") {
+        let add: Vec<String> = ports.iter().map(|(port, proto)| format!("--add-port={port}/{proto}")).collect();
+        return Finding::note(
+            format!("firewalld runs: open {list} between the nodes"),
+            format!("firewall-cmd --permanent {} && firewall-cmd --reload", add.join(" ")),
+        );
+    }
+    if ask("ufw", &["status"]).is_some_and(|s| s.contains("Status: active")) {
+        let allow: Vec<String> = ports.iter().map(|(port, proto)| format!("ufw allow {port}/{proto}")).collect();
+        return Finding::note(format!("ufw is active: open {list} between the nodes"), allow.join(" && "));
+    }
+    match ask("nft", &["list", "ruleset"]).as_deref().map(drops_input) {
+        Some(true) => Finding::note(
+            format!("nftables drops what no rule accepts: accept {list} from the other nodes"),
+            "in the chain with \"hook input\", before its last rule; see nft(8)",
+        ),
+        _ => Finding::good(format!("no firewall was found here; between the nodes {list} must pass")),
+    }
+}
+
+/// Whether a chain at the input drops or rejects by its policy.
+fn drops_input(rules: &str) -> bool {
+    rules.lines().any(|line| line.contains("hook input") && line.contains("policy drop"))
+}
+
+/// What a command prints, if it is there and succeeds.
+fn ask(program: &str, arguments: &[&str]) -> Option<String> {
+    let mut command = Command::new(program);
+    command.args(arguments).stdin(Stdio::null()).stderr(Stdio::null());
+    let outcome = sys::bounded::run(&mut command, ANSWER, OUTPUT).ok()?;
+    outcome.status.filter(std::process::ExitStatus::success)?;
+    Some(String::from_utf8_lossy(&outcome.output).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn networks_are_compared_by_their_prefix() {
+        let same = |a: &str, b: &str, prefix| same_network(a.parse().unwrap(), b.parse().unwrap(), prefix);
+        assert!(same("10.0.0.1", "10.0.0.254", 24) && !same("10.0.0.1", "10.0.1.1", 24));
+        assert!(
+            same("10.0.0.1", "192.0.2.1", 0) && !same("10.0.0.1", "10.0.0.2", 32) && same("10.0.0.1", "10.0.0.1", 32)
+        );
+        assert!(same("fd00::1", "fd00::ffff", 64) && !same("fd00::1", "fd01::1", 64) && same("fd00::1", "::", 0));
+        assert!(!same("10.0.0.1", "fd00::1", 0));
+    }
+
+    #[test]
+    fn a_firewall_is_recognised_by_its_policy() {
+        let rules = |policy: &str| {
+            format!(
+                "table inet filter {{\n chain input {{\n  type filter hook input priority filter; policy {policy};\n }}\n}}"
+            )
+        };
+        assert!(drops_input(&rules("drop")) && !drops_input(&rules("accept")) && !drops_input(""));
+    }
+
+    #[test]
+    fn owners_are_compared_with_the_users_of_this_host() {
+        assert!(!owner("root=0:0").unwrap().is_problem());
+        assert!(owner("root=0:1").unwrap().is_problem());
+        assert!(owner("no-such-user-here=1:1").unwrap().is_problem());
+        for text in ["", "root", "root=0", "root=a:b", "=1:1", "root=0:0:0"] {
+            assert_eq!(owner(text).unwrap_err().code, exit::USAGE, "{text}");
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! How are inputs and decisions of the core said in words?
+
+use automaton::{Action, Event, Evidence, ReplicaPeer, ReplicaRole};
+use serde::Serialize;
+
+pub(super) fn json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).unwrap_or_default()
+}
+
+/// What says that the peer ended without a goodbye.
+pub(crate) fn end_of_peer(evidence: Evidence) -> &'static str {
+    match evidence {
+        Evidence::RunnerDead => "its host reports the death of its runner",
+        Evidence::PortUnreachable => "its host answers that nobody listens to heartbeats",
+        Evidence::Unknown => "its host reports its end",
+    }
+}
+
+/// An input, for people. `peer`: name of the other node.
+pub(super) fn input(event: &Event, peer: &str) -> String {
+    match event {
+        Event::Begin { boot: true } => "the runner began at the boot of the host".into(),
+        Event::Begin { boot: false } => "the runner began".into(),
+        Event::Command { verb, full, identity, origin } => {
+            let who = identity.as_ref().map_or_else(|| origin.clone(), |i| format!("{i} (automatic)"));
+            let verb = json(verb);
+            let full = if *full { " with a full copy" } else { "" };
+            format!("{who} asked for {}{full}", verb.trim_matches('"'))
+        }
+        Event::PeerState { state, bye } => {
+            let mut words = format!("{peer} said: {}, data {}", state.state, json(&state.standing).trim_matches('"'));
+            for (said, meaning) in [
+                (*bye, "goodbye"),
+                (state.leaving, "leaving in good order"),
+                (state.handover, "hands the primary role over"),
+                (state.swap_wanted, "asks for a swap"),
+                (state.outdate_wanted, "asks us to count as not up to date"),
+                (state.outdate_done, "counts as not up to date"),
+                (state.degraded, "its replication is degraded"),
+            ] {
+                if said {
+                    words = format!("{words}, {meaning}");
+                }
+            }
+            words
+        }
+        Event::PeerDown => format!("all heartbeats of {peer} were lost, or none ever came"),
+        Event::PeerUp => format!("a heartbeat of {peer} came after silence"),
+        Event::PeerGone { evidence } => format!("{peer} ended without a goodbye: {}", end_of_peer(*evidence)),
+        Event::ScriptDone { exit: Some(0), .. } => "a script ended".into(),
+        Event::ScriptDone { exit: Some(code), .. } => format!("a script ended with exit code {code}"),
+        Event::ScriptDone { exit: None, .. } => "a script was killed at the end of its time".into(),
+        Event::Replica { report } => {
+            let role = match report.role {
+                ReplicaRole::Idle => "idle",
+                ReplicaRole::Primary => "primary",
+                ReplicaRole::Secondary => "secondary",
+            };
+            let stream = match report.peer {
+                ReplicaPeer::Absent => "no stream",
+                ReplicaPeer::Syncing => "synchronising",
+                ReplicaPeer::InSync => "in sync",
+                ReplicaPeer::Lost => "the stream is lost",
+                ReplicaPeer::Left => "the secondary left",
+            };
+            let frozen = if report.frozen { ", writes wait" } else { "" };
+            format!(
+                "the replication engine reported: {role}, data {}, {stream}{frozen}",
+                json(&report.standing).trim_matches('"')
+            )
+        }
+        Event::ReplicaDone { .. } => "the replication engine carried out its order".into(),
+        Event::ReplicaFailed { reason, .. } => format!("the replication engine failed: {reason}"),
+        Event::ReplicaFault { reason } => format!("replication cannot go on: {reason}"),
+        Event::VipDone { .. } => "the virtual addresses were set or released".into(),
+        Event::VipFailed { reason, .. } => format!("the virtual addresses could not be set: {reason}"),
+        Event::ByeDone => "the goodbye was said".into(),
+        Event::Resource { name, value, origin } => format!("resource {name} became {value} (by {origin})"),
+        Event::SetFailover { on, origin } => {
+            format!("{origin} switched failover {}", if *on { "on" } else { "off" })
+        }
+        Event::SetCheckers { on, origin } => {
+            format!("{origin} switched the checkers {}", if *on { "on" } else { "off" })
+        }
+        Event::Tick => "a deadline of the core passed".into(),
+        other => json(other),
+    }
+}
+
+/// What an operator sees of a decision; None for what only machines need.
+pub(super) fn decision(action: &Action) -> Option<String> {
+    match action {
+        Action::Log { level: 'U' | 'E' | 'C', message, .. } => Some(message.clone()),
+        Action::StateChanged { state, rule } => Some(match rule {
+            Some(rule) => format!("state {state}, rule {rule}"),
+            None => format!("state {state}"),
+        }),
+        Action::Replicate { order, .. } => Some(format!("order to the replication engine: {}", json(order))),
+        Action::Reboot => Some("reboot of the host".into()),
+        Action::Refuse { error, hint } => Some(format!("refused: {error}; {hint}")),
+        _ => None,
+    }
+}

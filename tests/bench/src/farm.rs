@@ -1,0 +1,441 @@
+//! How much does sharing an address cost, compared with one server without a filter and with balancers? One lab, one run.
+
+use crate::table::median;
+use anyhow::{Context, Result, bail, ensure};
+use e2e::farm::{Farm, SOON, Timing, now_ms};
+use e2e::wait;
+use serde::Serialize;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+const HAPROXY: u16 = 8080;
+const NGINX: u16 = 8081;
+
+/// What is measured.
+pub struct Options<'a> {
+    pub rounds: u32,
+    pub seconds: u32,
+    pub takeovers: u32,
+    pub json: bool,
+    /// Directory of this program and its helpers.
+    pub bin: &'a Path,
+}
+
+/// A way from the client to the servers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum Way {
+    /// One server by its own address: no filter, no balancer.
+    Direct,
+    Invisible,
+    /// The same while hosts that are no part of the farm are on the switch, which floods frames to them, too: on this
+    /// machine they are received by the processors that serve.
+    InvisibleBystanders,
+    Directed,
+    Haproxy,
+    Nginx,
+}
+
+const WAYS: [Way; 6] = [Way::Direct, Way::Invisible, Way::InvisibleBystanders, Way::Directed, Way::Haproxy, Way::Nginx];
+
+impl Way {
+    /// Whether the balancer's host is a part of it.
+    fn is_balanced(self) -> bool {
+        matches!(self, Self::Haproxy | Self::Nginx)
+    }
+}
+
+/// One run of the load.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sample {
+    /// Requests a second, each in a connection of its own.
+    close: f64,
+    /// Requests a second in 32 connections that stay.
+    keep: f64,
+    /// Mean microseconds of a request in one connection, nothing else going on.
+    latency_us: f64,
+}
+
+#[derive(Debug, Serialize)]
+struct Row {
+    way: Way,
+    servers: u32,
+    close_s: f64,
+    keep_alive_s: f64,
+    latency_us: f64,
+    /// Of the same round's rate of the direct way; median.
+    close_to_direct: f64,
+    keep_alive_to_direct: f64,
+    close_to_haproxy: f64,
+    keep_alive_to_haproxy: f64,
+}
+
+/// A process on a host, killed when dropped.
+struct Helper(Child);
+
+impl Drop for Helper {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn helper(farm: &Farm, host: &str, command: &[&str]) -> Result<Helper> {
+    let mut exec = farm.lab.command(&[&["exec", host], command].concat());
+    Ok(Helper(exec.stdin(Stdio::null()).stdout(Stdio::null()).spawn().context("run scripts/lab")?))
+}
+
+fn write(farm: &Farm, host: &str, path: &str, text: &str) -> Result<()> {
+    std::fs::write(farm.lab.path(host, path).context("the host is off")?, text).with_context(|| path.to_owned())
+}
+
+/// nginx with one worker, as a server of a few bytes or as a balancer.
+fn nginx(farm: &Farm, host: &str, http: &str) -> Result<Helper> {
+    let text = format!(
+        "worker_processes 1; daemon off; pid /run/nginx-bench.pid; error_log /dev/null;\n\
+         events {{ worker_connections 8192; }}\n\
+         http {{ access_log off; keepalive_requests 1000000000; {http} }}\n"
+    );
+    write(farm, host, "/run/nginx-bench.conf", &text)?;
+    helper(farm, host, &["nginx", "-c", "/run/nginx-bench.conf"])
+}
+
+fn haproxy(farm: &Farm, servers: &[String]) -> Result<Helper> {
+    let list: Vec<String> = (1..).zip(servers).map(|(n, s)| format!("  server s{n} {s}:80\n")).collect();
+    let list = list.concat();
+    let text = format!(
+        "global\n  nbthread 1\n  maxconn 5000\ndefaults\n  mode tcp\n  timeout connect 5s\n  timeout client 30s\n  \
+         timeout server 30s\n  balance roundrobin\nlisten farm\n  bind :{HAPROXY}\n{list}"
+    );
+    write(farm, "witness", "/run/haproxy-bench.cfg", &text)?;
+    helper(farm, "witness", &["haproxy", "-db", "-f", "/run/haproxy-bench.cfg"])
+}
+
+fn nginx_balancer(farm: &Farm, servers: &[String]) -> Result<Helper> {
+    let list: Vec<String> = servers.iter().map(|s| format!("server {s}:80; ")).collect();
+    let list = list.concat();
+    let http = format!(
+        "upstream farm {{ {list} keepalive 64; }} server {{ listen {NGINX} backlog=4096; location / {{ \
+         proxy_pass http://farm; proxy_http_version 1.1; proxy_set_header Connection \"\"; }} }}"
+    );
+    nginx(farm, "witness", &http)
+}
+
+fn wrk(farm: &Farm, url: &str, connections: u32, seconds: u32, close: bool) -> Result<(f64, f64)> {
+    let (connections, time) = (format!("-c{connections}"), format!("-d{seconds}s"));
+    let mut command = vec!["wrk", "-t1", &connections, &time];
+    if close {
+        command.extend(["-H", "Connection: close"]);
+    }
+    command.push(url);
+    let text = farm.lab.exec("client", &command)?;
+    let number = |name: &str| text.lines().find_map(|l| l.trim().strip_prefix(name)).map(str::trim);
+    let rate = number("Requests/sec:").and_then(|t| t.parse().ok()).with_context(|| text.clone())?;
+    let latency = number("Latency").and_then(|t| t.split_whitespace().next()).and_then(microseconds);
+    ensure!(!text.contains("Non-2xx"), "{url}: {text}");
+    Ok((rate, latency.with_context(|| text.clone())?))
+}
+
+/// `12.34us`, `1.23ms`, `1.2s`.
+fn microseconds(text: &str) -> Option<f64> {
+    let at = text.find(|c: char| c.is_ascii_alphabetic())?;
+    let (number, unit) = text.split_at_checked(at)?;
+    let factor = match unit {
+        "us" => 1.0,
+        "ms" => 1e3,
+        "s" => 1e6,
+        _ => return None,
+    };
+    number.parse::<f64>().ok().map(|n| n * factor)
+}
+
+/// On the switch are the hosts that a way needs, and no others.
+fn plug(farm: &Farm, way: Way, servers: usize) -> Result<()> {
+    let state = |up: bool| if up { "up" } else { "down" };
+    let all = way == Way::InvisibleBystanders;
+    let witness = std::iter::once(("witness", all || way.is_balanced()));
+    let nodes = farm.nodes.iter().enumerate().map(|(n, node)| (node.as_str(), all || n < servers));
+    for (host, up) in witness.chain(nodes) {
+        farm.lab.exec(host, &["ip", "link", "set", "eth0", state(up)])?;
+    }
+    Ok(())
+}
+
+fn answers(farm: &Farm, url: &str) -> Result<()> {
+    wait::until("an answer", SOON, || {
+        let output = farm.lab.try_exec("client", &["curl", "-sf", "-m", "2", url]).map_err(|e| format!("{e:#}"))?;
+        if output.status.success() { Ok(()) } else { Err(format!("{url}: {}", output.status)) }
+    })
+}
+
+/// Everything, as a table or JSON lines.
+pub fn run(options: &Options<'_>) -> Result<()> {
+    let timing = Timing { pulse_ms: 100, missed: 3 };
+    let mut farm = Farm::new("benchfarm", 3, timing)?;
+    let servers: Vec<String> = farm.nodes.iter().map(|n| farm.lab.address(n, "prod")).collect::<Result<_>>()?;
+    let witness = farm.lab.address("witness", "prod")?;
+    for host in ["client", "witness"] {
+        // Else a rate of connections is that of ports that become free: 28 000 in a minute.
+        let settings = ["net.ipv4.ip_local_port_range=1024 65535", "net.ipv4.tcp_tw_reuse=1"];
+        farm.lab.exec(host, &[&["sysctl", "-qw"], &settings[..]].concat())?;
+    }
+    let mut helpers = Vec::new();
+    for node in farm.nodes.clone() {
+        let body = format!("server {{ listen 80 backlog=4096; location / {{ return 200 \"{node}\\n\"; }} }}");
+        helpers.push(nginx(&farm, &node, &body)?);
+    }
+    let directed = farm.vip.replace(".50", ".51");
+    let mut rows = Vec::new();
+    for count in 1..=servers.len() {
+        let node = format!("node{count}");
+        plug(&farm, Way::Haproxy, count)?;
+        join(&mut farm, &node)?;
+        let open: Vec<&str> = farm.nodes.iter().take(count).map(String::as_str).collect();
+        farm.settled(&open)?;
+        let some = servers.get(..count).context("servers")?;
+        let balancers = [haproxy(&farm, some)?, nginx_balancer(&farm, some)?];
+        let url = |way: Way| match way {
+            Way::Direct => format!("http://{}/", servers.first().map_or("", String::as_str)),
+            Way::Invisible | Way::InvisibleBystanders => format!("http://{}/", farm.vip),
+            Way::Directed => format!("http://{directed}/"),
+            Way::Haproxy => format!("http://{witness}:{HAPROXY}/"),
+            Way::Nginx => format!("http://{witness}:{NGINX}/"),
+        };
+        rows.extend(stage(&farm, options, count as u32, url)?);
+        // What was killed here were the ways into the host; those that entered it are still there.
+        drop(balancers);
+        farm.lab.kill("witness", "^(haproxy|nginx)")?;
+        wait::until("the balancers to end", SOON, || {
+            let left = farm.lab.pids("witness", "^(haproxy|nginx)").map_err(|e| format!("{e:#}"))?;
+            if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
+        })?;
+    }
+    if !options.json {
+        println!(
+            "{:<20} {:>7} {:>10} {:>10} {:>10} {:>9} {:>9} {:>9} {:>9}",
+            "way", "servers", "close/s", "keep/s", "latency us", "cl/direct", "ka/direct", "cl/haprx", "ka/haprx"
+        );
+    }
+    for row in &rows {
+        if options.json {
+            println!("{}", serde_json::to_string(row)?);
+        } else {
+            println!(
+                "{:<20} {:>7} {:>10.0} {:>10.0} {:>10.1} {:>9.2} {:>9.2} {:>9.2} {:>9.2}",
+                serde_json::to_value(row.way)?.as_str().unwrap_or_default(),
+                row.servers,
+                row.close_s,
+                row.keep_alive_s,
+                row.latency_us,
+                row.close_to_direct,
+                row.keep_alive_to_direct,
+                row.close_to_haproxy,
+                row.keep_alive_to_haproxy
+            );
+        }
+    }
+    drop(helpers);
+    plug(&farm, Way::InvisibleBystanders, servers.len())?;
+    let takeovers = (0..options.takeovers).map(|_| takeover(&mut farm)).collect::<Result<Vec<_>>>()?;
+    drop(farm);
+    let drops = drops(options.bin)?;
+    report(options.json, &takeovers, timing.detection_ms(), &drops)
+}
+
+/// A member with an invisible and a directed address takes its share.
+fn join(farm: &mut Farm, node: &str) -> Result<()> {
+    let rules = json!([{"port": 80, "proto": "tcp", "filter": "on_port"},
+        {"port": 8000, "proto": "tcp", "filter": "on_port"}]);
+    let mut spec = farm.spec(node, &[1, 1, 1], &rules, "vmac_invisible")?;
+    spec["addresses"] = json!([{"address": farm.vip, "mode": "vmac_invisible"},
+        {"address": farm.vip.replace(".50", ".51"), "mode": "vmac_directed"}]);
+    farm.start(node, &spec)?;
+    farm.member(node)?.do_("open", "opened").map(drop)
+}
+
+fn stage(farm: &Farm, options: &Options<'_>, servers: u32, url: impl Fn(Way) -> String) -> Result<Vec<Row>> {
+    let mut seen: BTreeMap<Way, Vec<Sample>> = BTreeMap::new();
+    for round in 0..options.rounds {
+        let mut order = WAYS;
+        order.rotate_left(round as usize % WAYS.len());
+        for way in order {
+            let to = url(way);
+            plug(farm, way, servers as usize)?;
+            answers(farm, &to)?;
+            let (close, _) = wrk(farm, &to, 32, options.seconds, true)?;
+            let (keep, _) = wrk(farm, &to, 32, options.seconds, false)?;
+            let (_, latency_us) = wrk(farm, &to, 1, 1, false)?;
+            eprintln!(
+                "bench: {servers} servers, round {}, {way:?}: {close:.0} {keep:.0} /s, {latency_us:.1} us",
+                round + 1
+            );
+            seen.entry(way).or_default().push(Sample { close, keep, latency_us });
+        }
+    }
+    let of = |way: Way| seen.get(&way).map(Vec::as_slice).unwrap_or_default();
+    let middle = |way: Way, pick: fn(&Sample) -> f64| median(&mut of(way).iter().map(pick).collect::<Vec<_>>());
+    // Of the rounds' ratios: what all suffered from in a round cancels out.
+    let ratio = |way: Way, to: Way, pick: fn(&Sample) -> f64| {
+        median(&mut of(way).iter().zip(of(to)).map(|(a, b)| pick(a) / pick(b)).collect::<Vec<_>>())
+    };
+    Ok(WAYS
+        .iter()
+        .map(|way| Row {
+            way: *way,
+            servers,
+            close_s: middle(*way, |s| s.close),
+            keep_alive_s: middle(*way, |s| s.keep),
+            latency_us: middle(*way, |s| s.latency_us),
+            close_to_direct: ratio(*way, Way::Direct, |s| s.close),
+            keep_alive_to_direct: ratio(*way, Way::Direct, |s| s.keep),
+            close_to_haproxy: ratio(*way, Way::Haproxy, |s| s.close),
+            keep_alive_to_haproxy: ratio(*way, Way::Haproxy, |s| s.keep),
+        })
+        .collect())
+}
+
+/// Pulls the plug of node2 while a client connects all the time: for how many milliseconds did connections fail?
+fn takeover(farm: &mut Farm) -> Result<u64> {
+    farm.settled(&["node1", "node2", "node3"])?;
+    let probe = farm.load("client", "probe", &["--deadline-ms", "30", "--threads", "8"])?;
+    std::thread::sleep(Duration::from_millis(500));
+    let pulled = now_ms();
+    farm.lab.run(&["poweroff", "node2"])?;
+    farm.members.remove("node2");
+    farm.settled(&["node1", "node3"])?;
+    std::thread::sleep(Duration::from_millis(500));
+    let seen = probe.finish()?;
+    let seen = seen.first().context("the probe said nothing")?;
+    let (Some(first), Some(last)) = (seen["first_failure_ms"].as_u64(), seen["last_failure_ms"].as_u64()) else {
+        bail!("no connection failed: {seen}");
+    };
+    farm.lab.run(&["boot", "node2"])?;
+    farm.prepare("node2")?;
+    join(farm, "node2")?;
+    // The last one was begun then, and gave up 30 ms later.
+    let outage = last + 30 - first.max(pulled);
+    eprintln!("bench: takeover of node2: connections failed for {outage} ms");
+    Ok(outage)
+}
+
+/// What a packet costs that a filter drops, in nanoseconds above no filter at all.
+#[derive(Debug, Serialize)]
+struct Drops {
+    none_ns: f64,
+    address_only_ns: f64,
+    filter_ns: f64,
+}
+
+/// Two namespaces and a cable. The receiver's work is done in the sender's time, which is what is measured.
+fn drops(bin: &Path) -> Result<Drops> {
+    let names = [format!("skb{}-tx", std::process::id()), format!("skb{}-rx", std::process::id())];
+    let [tx, rx] = &names;
+    let result = measure_drops(bin, tx, rx);
+    for name in &names {
+        let _ = Command::new("ip").args(["netns", "del", name]).stderr(Stdio::null()).status();
+    }
+    result
+}
+
+fn measure_drops(bin: &Path, tx: &str, rx: &str) -> Result<Drops> {
+    let sh = |line: &str| -> Result<String> {
+        let output = Command::new("sh").args(["-c", line]).output()?;
+        ensure!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    sh(&format!(
+        "ip netns add {tx} && ip netns add {rx} && ip -n {tx} link add eth0 type veth peer name eth0 netns {rx} && \
+         ip -n {tx} link set eth0 address 02:00:00:00:00:01 up && ip -n {rx} link set eth0 address 02:00:00:00:00:02 up && \
+         ip -n {rx} link set lo up && ip -n {rx} address add 10.0.0.2/24 dev eth0 && ip -n {tx} address add 10.0.0.1/24 dev eth0"
+    ))?;
+    let dir = std::env::temp_dir().join(tx);
+    std::fs::create_dir_all(&dir)?;
+    let key = dir.join("key");
+    std::fs::write(&key, "5a".repeat(32))?;
+    sh(&format!("chmod 600 {}", key.display()))?;
+    let nodes = json!([{"node": "a", "addr": "10.0.0.2"}, {"node": "b", "addr": "10.0.0.3"}]);
+    // Power 0: this node owns nothing, so that every packet goes the whole way to its drop.
+    let spec: Value = json!({"module": "bench", "node": "a", "key_file": key, "port": 4803, "pulse_ms": 100,
+        "mlost_count": 3, "slost_count": 3, "lans": [{"ident": "x", "nodes": nodes}],
+        "addresses": [{"address": "10.0.0.50", "mode": "vmac_invisible"}],
+        "groups": [{"name": "g_0", "hosts": [{"node": "a", "power": 0}, {"node": "b", "power": 1}],
+            "rules": [{"port": 9, "proto": "udp", "filter": "on_addr"}]}]});
+    let file = dir.join("spec.json");
+    std::fs::write(&file, spec.to_string())?;
+    let flood = || -> Result<f64> {
+        let program = bin.join("bench-load");
+        let text = sh(&format!("ip netns exec {tx} {} flood eth0 5a:fe:0a:00:00:32 10.0.0.50", program.display()))?;
+        text.trim().parse().with_context(|| text)
+    };
+    let none = flood()?;
+    sh(&format!(
+        "printf 'table netdev x {{\\n chain c {{\\n type filter hook ingress device eth0 priority 0;\\n ip daddr 10.0.0.50 drop\\n }}\\n}}\\n' | \
+         ip netns exec {rx} nft -f -"
+    ))?;
+    let address_only = flood()?;
+    sh(&format!("ip netns exec {rx} nft delete table netdev x"))?;
+    let mut node = Command::new("ip")
+        .args(["netns", "exec", rx])
+        .arg(bin.join("sk-farmfilter"))
+        .args(["run", "--spec"])
+        .arg(&file)
+        .env("SK_RUN", &dir)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let filtered = (|| {
+        use std::io::{BufRead, BufReader, Write};
+        node.stdin.as_mut().context("no pipe")?.write_all(b"{\"kind\":\"open\"}\n")?;
+        let lines = BufReader::new(node.stdout.take().context("no pipe")?).lines();
+        for line in lines {
+            if line?.contains("\"opened\"") {
+                return flood();
+            }
+        }
+        bail!("sk-farmfilter ended")
+    })();
+    drop(node.stdin.take());
+    let _ = node.wait();
+    std::fs::remove_dir_all(&dir)?;
+    let filtered = filtered?;
+    Ok(Drops { none_ns: none, address_only_ns: address_only - none, filter_ns: filtered - none })
+}
+
+fn report(as_json: bool, takeovers: &[u64], detection_ms: u64, drops: &Drops) -> Result<()> {
+    let mut times: Vec<f64> = takeovers.iter().map(|t| *t as f64).collect();
+    let longest = takeovers.iter().max();
+    if as_json {
+        println!(
+            "{}",
+            json!({"takeover_ms": takeovers, "median_ms": median(&mut times), "detection_ms": detection_ms})
+        );
+        println!("{}", serde_json::to_string(drops)?);
+        return Ok(());
+    }
+    if let Some(longest) = longest {
+        println!(
+            "takeover of a dead node's share, seen by clients: median {:.0} ms, longest {longest} ms (detection {detection_ms} ms)",
+            median(&mut times)
+        );
+    }
+    println!(
+        "dropped packet: {:.0} ns above no filter ({:.0} ns a packet); a filter that only compares the address: {:.0} ns",
+        drops.filter_ns, drops.none_ns, drops.address_only_ns
+    );
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_of_wrk() {
+        assert!((microseconds("12.5us").unwrap_or_default() - 12.5).abs() < 1e-9);
+        assert!((microseconds("1.5ms").unwrap_or_default() - 1500.0).abs() < 1e-9);
+        assert!(microseconds("fast").is_none());
+    }
+}
