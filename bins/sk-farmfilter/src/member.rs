@@ -8,7 +8,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
-use wire::datagram::{DatagramError, PACKET_LIMIT, Receiver, Sender};
+use sys::clock::wall_ms;
+use wire::path::{BODY_LIMIT, Direction, Opener, PACKET_LIMIT, Refused, Sealer, random_incarnation};
 use wire::{ClusterKey, KeyFile, KeyRing};
 
 /// How often a missing address is looked for, and one that is there is checked.
@@ -27,14 +28,14 @@ struct Peer {
     /// Its number among all nodes.
     number: u8,
     address: IpAddr,
-    receiver: Receiver,
+    sealer: Sealer,
+    opener: Opener,
 }
 
 struct Lan {
     ident: String,
     local: SocketAddr,
     peers: Vec<Peer>,
-    sender: Sender,
     socket: Option<UdpSocket>,
     next_bind: u64,
     told: bool,
@@ -60,7 +61,9 @@ pub struct Lans {
 }
 
 impl Lans {
-    pub fn new(spec: &Spec, incarnation: u64) -> Result<Self, Failure> {
+    pub fn new(spec: &Spec) -> Result<Self, Failure> {
+        let incarnation =
+            random_incarnation().map_err(|e| Failure::Sys("the kernel gives no random bytes".to_owned(), e))?;
         let keys = KeyFile::open(&spec.key_file).map_err(|e| Failure::Usage(e.to_string()))?;
         let key = keys.ring().used().datagram_key(&spec.module);
         let nodes = spec.nodes();
@@ -69,18 +72,19 @@ impl Lans {
             let own = lan.nodes.iter().find(|n| n.node == spec.node);
             let Some(own) = own else { continue };
             let peers = lan.nodes.iter().filter(|n| n.node != spec.node).filter_map(|n| {
+                let there = Direction { from: (&own.node, own.addr), to: (&n.node, n.addr) };
+                let back = Direction { from: there.to, to: there.from };
                 Some(Peer {
                     number: u8::try_from(nodes.iter().position(|name| *name == n.node)?).ok()?,
                     address: n.addr,
-                    receiver: Receiver::new(key, &spec.module, &n.node, &lan.ident),
+                    sealer: Sealer::new(key, &there, incarnation),
+                    opener: Opener::new(key, &back, incarnation),
                 })
             });
             lans.push(Lan {
                 ident: lan.ident.clone(),
                 local: SocketAddr::new(own.addr, spec.port),
                 peers: peers.collect(),
-                sender: Sender::new(key, &spec.module, &spec.node, &lan.ident, incarnation)
-                    .map_err(|e| Failure::Usage(e.to_string()))?,
                 socket: None,
                 next_bind: 0,
                 told: false,
@@ -111,9 +115,9 @@ impl Lans {
         let used = ring.used().datagram_key(&self.module);
         let all: Vec<[u8; 32]> = ring.keys().map(|key: &ClusterKey| key.datagram_key(&self.module)).collect();
         for lan in &mut self.lans {
-            lan.sender.set_key(used);
             for peer in &mut lan.peers {
-                peer.receiver.set_keys(&all);
+                peer.sealer.set_key(used);
+                peer.opener.set_keys(&all);
             }
         }
     }
@@ -139,11 +143,12 @@ impl Lans {
     pub fn send(&mut self, lan: usize, bytes: &[u8]) {
         let Some(lan) = self.lans.get_mut(lan) else { return };
         let Some(socket) = &lan.socket else { return };
-        if let Err(error) = lan.sender.seal(bytes, &mut self.packet) {
-            sys::warn!("sk-farmfilter: lan {}: {error}", lan.ident);
+        if bytes.len() > BODY_LIMIT {
+            sys::warn!("sk-farmfilter: lan {}: {} bytes do not fit a packet", lan.ident, bytes.len());
             return;
         }
-        for peer in &lan.peers {
+        for peer in &mut lan.peers {
+            peer.sealer.seal(peer.opener.echo(), wall_ms(), bytes, &mut self.packet);
             // No route, no carrier, buffer full: to the peer this is silence, as it must be. Perhaps our address is gone.
             if socket.send_to(&self.packet, (peer.address, lan.local.port())).is_err() {
                 lan.next_bind = lan.next_bind.min(1);
@@ -178,8 +183,8 @@ impl Lans {
             for _ in 0..limit {
                 let Some((length, from)) = lan.socket.as_ref().and_then(|s| receive(s, &mut buffer)) else { break };
                 let Some(peer) = lan.peers.iter_mut().find(|p| p.address == from.ip().to_canonical()) else { continue };
-                match peer.receiver.open(buffer.get(..length).unwrap_or_default()) {
-                    Ok(received) => match received.body {
+                match peer.opener.open(wall_ms(), buffer.get(..length).unwrap_or_default()) {
+                    Ok(body) => match body {
                         [kind @ (HOP | ASK), rest @ ..] => {
                             if let Some((hop, mac)) = hop(rest) {
                                 take(Heard::Hop(peer.number, hop, mac, *kind == ASK));
@@ -188,11 +193,11 @@ impl Lans {
                         [RATES, rest @ ..] => take(Heard::Rates(peer.number, rest.to_vec())),
                         body => take(Heard::Datagram(peer.number, body.to_vec())),
                     },
-                    Err(DatagramError::WrongKey) if now >= self.next_complaint => {
+                    Err(Refused::WrongKey) if now >= self.next_complaint => {
                         self.next_complaint = now + COMPLAINT_MS;
                         take(Heard::WrongKey(from.ip()));
                     }
-                    // Replays, foreign modules, noise: dropped.
+                    // Replays, foreign nodes, noise: dropped.
                     Err(_) => {}
                 }
             }

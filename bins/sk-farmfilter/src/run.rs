@@ -173,7 +173,7 @@ impl Node {
         let own_hop = layout.as_ref().and_then(|l| l.hop(&mut rtnl).transpose()).transpose()?;
         Ok(Self {
             emitter: Emitter::new("sk-farmfilter", &spec.node, &spec.module),
-            lans: Lans::new(&spec, life)?,
+            lans: Lans::new(&spec)?,
             contents: vec![vec![Bucket::default(); share::BUCKETS]; groups.len()],
             hops: vec![Hop::default(); nodes.len()],
             macs: vec![None; nodes.len()],

@@ -97,8 +97,7 @@ pub(crate) fn run(path: &Path, ready_fd: Option<i32>) -> Result<(), Failure> {
     }
     let spec = Spec::load(path)?;
     let keys = KeyFile::open(&spec.key_file).map_err(Failure::key)?;
-    let mut random = [0; 8];
-    getrandom::fill(&mut random).map_err(|e| Failure::system("random bytes", e))?;
+    let incarnation = wire::path::random_incarnation().map_err(|e| Failure::system("random bytes", e))?;
     let parent = std::os::unix::process::parent_id();
     let runner = PidFd::open(parent.cast_signed()).map_err(|e| Failure::system("pidfd_open", e))?;
     let watched: Vec<_> =
@@ -113,7 +112,7 @@ pub(crate) fn run(path: &Path, ready_fd: Option<i32>) -> Result<(), Failure> {
     let mut heart = Heart {
         emitter: Emitter::new("sk-heartbeat", &spec.node, &spec.module),
         keys,
-        incarnation: u64::from_ne_bytes(random),
+        incarnation,
         runner,
         round: round_ms(&spec.links),
         place: Place::new(spec.carrier_directory())?,

@@ -126,6 +126,35 @@ fn a_heartbeat_that_is_started_again_was_no_death_of_its_runner() {
     assert_calm(&mut a[1..], ms(1));
 }
 
+/// A path that nobody uses any more is closed; whoever comes next must not begin with numbers that the peer has seen.
+#[test]
+fn a_module_that_stops_and_starts_while_its_carrier_lives_on_is_heard_at_once() {
+    let pair = Pair::new();
+    // Nothing is said for its own sake: what comes is what the start alone sends.
+    let rare = |spec: &mut Value| {
+        spec["links"][0]["pulse_ms"] = json!(60_000);
+        spec["links"][0]["timeout_ms"] = json!(600_000);
+    };
+    let mut other = pair.start_with(2, 1, "AM", rare);
+    other.publish("HERE");
+    let mut first = pair.start_module(1, 1, "AM");
+    // On a path of its own it keeps the carrier alive.
+    let _keeper = pair.start_with(1, 1, "BM", |spec| spec["port"] = json!(PORT + 1));
+    let carrier = pair.wait_for_carrier(1, "a carrier", |c| c.is_some());
+    for count in 0..100 {
+        let word = format!("STATE{count}");
+        first.publish(&word);
+        other.expect_state(&word, false);
+    }
+    first.order(&json!({"kind": "quit"}));
+    first.child.wait().unwrap();
+    let mut second = pair.start_with(1, 1, "AM", rare);
+    second.publish("AGAIN");
+    other.expect_state("AGAIN", false);
+    second.expect_state("HERE", false);
+    assert_eq!(pair.carrier_pid(1), carrier);
+}
+
 /// A shell in the place of a runner, which starts the heartbeat of a module and publishes a state.
 fn runner(pair: &Pair, module: &str) -> std::process::Child {
     let mut spec = pair.spec(1, 1);

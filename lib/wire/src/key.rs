@@ -123,7 +123,7 @@ impl ClusterKey {
         hex8(&self.derive(STORE_CONTEXT, ""))
     }
 
-    /// Authentication key of a module's heartbeats, see `datagram`.
+    /// Authentication key of what the nodes of a farm say to each other about one module, see `path`.
     pub fn datagram_key(&self, module: &str) -> [u8; 32] {
         self.derive(DATAGRAM_CONTEXT, module)
     }

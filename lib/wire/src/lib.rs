@@ -1,7 +1,6 @@
 //! How do processes and nodes talk: JSON lines, cluster key, encrypted stream, authenticated datagrams.
 
 pub mod channel;
-pub mod datagram;
 pub mod key;
 pub mod lines;
 pub mod node;

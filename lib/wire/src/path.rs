@@ -70,6 +70,13 @@ pub fn module_tag(module: &str) -> u64 {
     u64::from_be_bytes(blake3::hash(module.as_bytes()).as_bytes().first_chunk().copied().unwrap_or_default())
 }
 
+/// A new incarnation: random, not 0.
+pub fn random_incarnation() -> std::io::Result<u64> {
+    let mut random = [0; 8];
+    getrandom::fill(&mut random).map_err(std::io::Error::other)?;
+    Ok(u64::from_ne_bytes(random).max(1))
+}
+
 /// Makes the packets of one direction.
 pub struct Sealer {
     key: [u8; 32],
@@ -99,7 +106,8 @@ struct Window {
 }
 
 impl Sealer {
-    /// `key` is `ClusterKey::path_key`. `incarnation` is random and new with each life of the sender.
+    /// `key` is `ClusterKey::path_key`, or the key of one module. `incarnation` is new with each `Sealer`: see [`random_incarnation`].
+    /// The peer never takes the same numbers of one incarnation twice.
     pub fn new(key: [u8; 32], direction: &Direction, incarnation: u64) -> Self {
         let mut head = [0; 17];
         let (version, rest) = head.split_at_mut(1);

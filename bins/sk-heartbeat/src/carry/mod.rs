@@ -46,7 +46,6 @@ pub(crate) struct Carry {
     lock: OwnedFd,
     /// Device and number of our socket in the directory.
     bound: (u64, u64),
-    incarnation: u64,
     clients: Vec<Option<Client>>,
     /// The client of each member of the core.
     owners: Vec<Option<usize>>,
@@ -75,8 +74,6 @@ pub(crate) fn run(directory: &Path, lock: i32) -> Result<(), Failure> {
     let place = election::socket(directory);
     let listener = listen(&place).map_err(|e| Failure::system(&place.display().to_string(), e))?;
     let bound = identity(&place).map_err(|e| Failure::system(&place.display().to_string(), e))?;
-    let mut random = [0; 8];
-    getrandom::fill(&mut random).map_err(|e| Failure::system("random bytes", e))?;
     let poll = Poll::new().map_err(|e| Failure::system("epoll", e))?;
     poll.registry()
         .register(&mut SourceFd(&listener.as_raw_fd()), LISTENER, Interest::READABLE)
@@ -94,7 +91,6 @@ pub(crate) fn run(directory: &Path, lock: i32) -> Result<(), Failure> {
         directory: directory.to_owned(),
         lock,
         bound,
-        incarnation: u64::from_ne_bytes(random).max(1),
         clients: Vec::new(),
         owners: Vec::new(),
         ports: Vec::new(),

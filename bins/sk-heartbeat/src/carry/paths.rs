@@ -8,7 +8,7 @@ use detector::carrier::StreamId;
 use mio::Token;
 use std::net::SocketAddr;
 use sys::clock::{monotonic_ms, wall_ms};
-use wire::path::{BODY_LIMIT, Direction, Opener, PACKET_LIMIT, Refused, Sealer};
+use wire::path::{BODY_LIMIT, Direction, Opener, PACKET_LIMIT, Refused, Sealer, random_incarnation};
 
 /// Packets taken from one port before the others and the timers have their turn.
 const BATCH: usize = 64;
@@ -45,14 +45,16 @@ impl Carry {
         let port = self.port_of(local, remote)?;
         let there = Direction { from: (&attach.node, link.local), to: (&attach.peer, link.peer) };
         let back = Direction { from: there.to, to: there.from };
-        let mut opener = Opener::new(attach.keys.used, &back, self.incarnation);
+        // A life of its own: the peer goes on refusing the numbers that a former stream of this path used up.
+        let incarnation = random_incarnation().map_err(|e| format!("the kernel gives no random bytes: {e}"))?;
+        let mut opener = Opener::new(attach.keys.used, &back, incarnation);
         opener.set_keys(&attach.keys.all());
         let stream = Stream {
             port,
             node: attach.node.clone(),
             peer: attach.peer.clone(),
             keys: attach.keys.clone(),
-            sealer: Sealer::new(attach.keys.used, &there, self.incarnation),
+            sealer: Sealer::new(attach.keys.used, &there, incarnation),
             opener,
             stale: 0,
         };
