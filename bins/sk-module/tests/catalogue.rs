@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What operators filter on, and the words of the source that say it (placeholders as they stand there).
-const MESSAGES: [(&str, &str); 37] = [
+const MESSAGES: [(&str, &str); 38] = [
     ("Action start|stop|… called by root", "Action {} called by {who}"),
     ("Action failover on|off called by …", "Action failover {} called by {origin}"),
     ("Action config called by …", "Action config called by {origin}"),
@@ -25,6 +25,7 @@ const MESSAGES: [(&str, &str); 37] = [
     ("Transition SWAP from defaultprim", "Transition SWAP from defaultprim"),
     ("Begin of Swap", "Begin of Swap"),
     ("Local state … …", "Local state {state}"),
+    ("Local internal state …", "Local internal state {from}_TO_{to}_{begun}"),
     ("Remote state … …", "Remote state {remote}"),
     ("Remote state UNKNOWN", "\"UNKNOWN\""),
     ("Resource … set to … by …", "set to {value} by {origin}"),
@@ -88,8 +89,7 @@ const RESOURCES: [&str; 26] = [
 ];
 
 /// Words of the catalogue that are not there; each must stand on the page of differences.
-const ABSENT: [&str; 8] = [
-    "Local internal state",
+const ABSENT: [&str; 7] = [
     "rfssyncmode",
     "rfssyncrole",
     "rfssyncuid",

@@ -19,6 +19,23 @@ pub(super) struct Job {
     /// A restart of these services only; empty: of the whole application.
     #[serde(default)]
     pub services: Vec<String>,
+    /// Where it leads from and to; `None` when it changes no state.
+    #[serde(default)]
+    pub route: Option<(StateName, StateName)>,
+    /// Steps that were begun.
+    #[serde(default)]
+    pub begun: u32,
+}
+
+impl Job {
+    fn new(from: StateName, kind: JobKind, steps: VecDeque<Step>) -> Self {
+        let to = steps.iter().rev().find_map(|step| match step {
+            Step::State { state } => Some(state.name),
+            _ => None,
+        });
+        let route = to.map(|to| (from, to));
+        Self { kind, steps, wait: None, retire_failed: false, services: Vec::new(), route, begun: 0 }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -103,7 +120,7 @@ impl Core {
     }
 
     pub(super) fn start_job(&mut self, kind: JobKind, steps: Vec<Step>) {
-        self.job = Some(Job { kind, steps: steps.into(), wait: None, retire_failed: false, services: Vec::new() });
+        self.job = Some(Job::new(self.state.name, kind, steps.into()));
     }
 
     pub(super) fn move_to(&mut self, to: StateName, action: &str) {
@@ -119,6 +136,11 @@ impl Core {
             return false;
         }
         if let Some(step) = job.steps.pop_front() {
+            job.begun = job.begun.saturating_add(1);
+            if let Some((from, to)) = job.route {
+                let begun = job.begun;
+                self.log('D', "heart", format!("Local internal state {from}_TO_{to}_{begun}"));
+            }
             self.run(step);
         } else {
             let kind = job.kind;
@@ -500,7 +522,7 @@ impl Core {
             }
         }
         self.swap_deadline = None;
-        self.job = Some(Job { kind, steps, wait: None, retire_failed: false, services: Vec::new() });
+        self.job = Some(Job::new(self.state.name, kind, steps));
     }
 
     /// Without plain stop scripts the forced ones must run before the address and the directories go.

@@ -21,6 +21,10 @@ fn the_address_and_the_directories_are_there_before_the_application() {
     assert_eq!(r.state(), "WAIT Transient");
     r.feed(Event::PeerDown);
     assert!(r.at("primary") < r.at("vip") && r.at("vip") < r.at("start_prim"));
+    // Whoever looks at the verbose log sees which step of the transition has begun.
+    assert!(r.at("Local internal state WAIT_TO_ALONE_1") < r.at("primary"));
+    let last = r.done.iter().filter(|l| l.starts_with("Local internal state WAIT_TO_ALONE_")).count();
+    assert!(r.at("start_prim") < r.at(&format!("Local internal state WAIT_TO_ALONE_{last}")));
     assert!(r.persisted.wanted && r.persisted.was_primary);
 }
 
