@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 /// Packets lost in each direction, percent.
 pub const LOSS: u32 = 20;
-/// Share of the memory that is free now, touched by each host again and again: percent.
-const MEMORY: u64 = 10;
+/// Share of the memory that is free now, touched by each host again and again, percent: beside other tests.
+pub const MEMORY: u64 = 10;
 /// How often the states are looked at.
 const GLANCE: Duration = Duration::from_millis(50);
 
@@ -48,6 +48,11 @@ pub struct Report {
     pub records: u64,
     /// The longest pause between two glances at the states: how busy the machine was.
     pub longest_glance_ms: u64,
+    /// How long some process of the machine waited for a processor, or for memory to be freed, milliseconds.
+    pub cpu_stalled_ms: u64,
+    pub memory_stalled_ms: u64,
+    /// The least memory that was available, MiB.
+    pub least_available_mib: u64,
 }
 
 impl Report {
@@ -72,8 +77,8 @@ impl Drop for Burden {
     }
 }
 
-/// Overloads both hosts of a pair (node1 PRIM, node2 SECOND) and lets both networks lose packets.
-pub fn overload(mirror: &Mirror, duration: Duration) -> Result<Report> {
+/// Overloads both hosts of a pair (node1 PRIM, node2 SECOND) and lets both networks lose packets. `memory`: see [`MEMORY`].
+pub fn overload(mirror: &Mirror, duration: Duration, memory: u64) -> Result<Report> {
     let before = count(mirror);
     let mut records = Records::start(mirror, "node1", "/srv/data/records", "dsync", 20_000)?;
     records.acknowledged(10, SOON)?;
@@ -87,14 +92,13 @@ pub fn overload(mirror: &Mirror, duration: Duration) -> Result<Report> {
             ),
         )?;
     }
+    let bytes = (available()? / 100 * memory / 2).to_string();
     let burdens = ["node1", "node2"]
         .into_iter()
-        .map(|node| {
-            let bytes = (available()? * MEMORY / 100 / 2).to_string();
-            mirror.lab.spawn(node, &["setsid", "sh", "-c", LOAD, &bytes]).map(Burden)
-        })
+        .map(|node| mirror.lab.spawn(node, &["setsid", "sh", "-c", LOAD, &bytes]).map(Burden))
         .collect::<Result<Vec<_>>>()?;
-    let mut report = Report::default();
+    let stalled = [stalled_ms("cpu"), stalled_ms("memory")];
+    let mut report = Report { least_available_mib: available()? >> 20, ..Report::default() };
     let began = Instant::now();
     let mut last = began;
     while began.elapsed() < duration {
@@ -104,7 +108,10 @@ pub fn overload(mirror: &Mirror, duration: Duration) -> Result<Report> {
         last = Instant::now();
         report.longest_glance_ms = report.longest_glance_ms.max(span);
         *report.states.entry(pair).or_default() += span;
+        report.least_available_mib = report.least_available_mib.min(available()? >> 20);
     }
+    report.cpu_stalled_ms = stalled_ms("cpu").saturating_sub(stalled[0]);
+    report.memory_stalled_ms = stalled_ms("memory").saturating_sub(stalled[1]);
     report.seconds = began.elapsed().as_secs();
     drop(burdens);
     for node in ["node1", "node2"] {
@@ -158,6 +165,14 @@ fn count(mirror: &Mirror) -> Counts {
 /// The processes that carry the heartbeats.
 fn carriers(mirror: &Mirror) -> Result<Vec<Vec<u32>>> {
     ["node1", "node2"].into_iter().map(|node| mirror.lab.pids(node, "^sk-heartbeat carry")).collect()
+}
+
+/// Pressure stall information of the kernel; 0 where it has none.
+fn stalled_ms(what: &str) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/pressure/{what}")).unwrap_or_default();
+    let micros =
+        text.lines().find(|l| l.starts_with("some")).and_then(|l| l.rsplit_once("total=")?.1.parse::<u64>().ok());
+    micros.unwrap_or_default() / 1_000
 }
 
 fn available() -> Result<u64> {

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use e2e::mirror::Mirror;
-use e2e::overload::overload;
+use e2e::overload::{MEMORY, overload};
 use std::time::Duration;
 
 #[test]
@@ -10,7 +10,7 @@ use std::time::Duration;
 fn overloaded_hosts_and_lossy_networks_are_no_failure() -> Result<()> {
     let mirror = Mirror::started("overload", "files", r#"async="second""#)?;
     mirror.scenario(|mirror| {
-        let report = overload(mirror, Duration::from_secs(30))?;
+        let report = overload(mirror, Duration::from_secs(30), MEMORY)?;
         eprintln!("{report:#?}");
         ensure!(report.good(), "{report:#?}");
         // Everything is as it was, or comes back to it.

@@ -6,7 +6,7 @@ use e2e::campaign::plan::{Kind, plan};
 use e2e::campaign::random::{Random, trial_seed};
 use e2e::campaign::trial::{Arena, Outcome};
 use e2e::mirror::Mirror;
-use e2e::overload::overload;
+use e2e::overload::{MEMORY, overload};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -36,6 +36,9 @@ struct Load {
     /// How long
     #[arg(long, default_value_t = 10)]
     minutes: u64,
+    /// Share of the free memory that each of both hosts touches again and again, percent
+    #[arg(long, default_value_t = MEMORY, value_parser = clap::value_parser!(u64).range(0..=50))]
+    memory: u64,
 }
 
 #[derive(clap::Args)]
@@ -108,7 +111,7 @@ fn main() -> ExitCode {
 
 fn overloaded(load: &Load) -> ExitCode {
     let result = Mirror::started("load", "files", r#"async="second""#).and_then(|mirror| {
-        let report = overload(&mirror, Duration::from_secs(load.minutes.saturating_mul(60)))?;
+        let report = overload(&mirror, Duration::from_secs(load.minutes.saturating_mul(60)), load.memory)?;
         println!("{}", serde_json::to_string(&report)?);
         if !report.good() {
             mirror.diagnose();
