@@ -7,7 +7,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 use std::time::Duration;
 use sys::pidfd::PidFd;
-use sys::table;
+use sys::table::{self, Process};
 
 /// Exit code when the time is over.
 const TIME_IS_OVER: u8 = 2;
@@ -54,7 +54,7 @@ pub fn run(arguments: &[String], variables: &[(&str, String)]) -> Result<u8, Fai
 /// Ends a command with everything it started, first politely. Its process group is that of the calling script, so that the
 /// script's own end reaches it too; its descendants are therefore found in the process table.
 fn end(pid: i32) {
-    let family = descendants(pid);
+    let family = descendants(&table::scan().unwrap_or_default(), pid);
     let fds: Vec<PidFd> = family.iter().filter_map(|p| PidFd::open(*p).ok().flatten()).collect();
     for process in &family {
         // Gone meanwhile is what is wanted.
@@ -70,8 +70,7 @@ fn end(pid: i32) {
 }
 
 /// A process and everything that descends from it, parents first.
-fn descendants(pid: i32) -> Vec<i32> {
-    let table = table::scan().unwrap_or_default();
+pub fn descendants(table: &[Process], pid: i32) -> Vec<i32> {
     let mut family = vec![pid];
     let mut next = 0;
     while let Some(parent) = family.get(next).copied() {

@@ -118,11 +118,23 @@ pub enum Verb {
     Confinfo,
     /// Read names and addresses of the cluster again and run the script update
     Update,
-    /// Start at the boot of the host: on, off, or print status
+    /// Start at the boot of the host: on, off, or print status; webon, weboff, webstatus for the health page
     Boot {
         #[arg(value_enum)]
         /// on, off: until the next configuration that says otherwise
         action: Boot,
+    },
+    /// The service of the health page: start, stop, restart
+    Webserver {
+        #[arg(value_enum)]
+        /// What to do
+        action: Daemon,
+    },
+    /// Mail and other notifications, now and at each boot: enable, disable, or print status
+    Notification {
+        #[arg(value_enum)]
+        /// What to do
+        action: Switch,
     },
     /// Print host, system and version; with a module, also what its script level says
     Level,
@@ -132,7 +144,7 @@ pub enum Verb {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
         words: Vec<String>,
     },
-    /// Modules of this node: list, install, package, uninstall
+    /// Modules of this node: list, install, package, uninstall, ports
     Module {
         #[command(subcommand)]
         what: Modules,
@@ -152,6 +164,14 @@ pub enum Verb {
     Snapshot {
         /// Absolute path; must not exist
         file: String,
+    },
+    /// Pack the same into the node's directory of dumps, and keep the last three
+    Dump,
+    /// Take away logs, histories of resources or hanging processes of a module
+    Clean {
+        /// all: forcestop, then logs and histories; log, resource: only of a module in STOP; process: forcestop
+        #[arg(value_enum, default_value_t = Clean::All)]
+        what: Clean,
     },
     /// Print the commands that changed something on this node
     Cmdlog,
@@ -299,6 +319,42 @@ pub enum Boot {
     On,
     Off,
     Status,
+    Webon,
+    Weboff,
+    Webstatus,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Daemon {
+    Start,
+    Stop,
+    Restart,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Switch {
+    Enable,
+    Disable,
+    Status,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Clean {
+    All,
+    Log,
+    Process,
+    Resource,
+}
+
+impl Clean {
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::Log => "log",
+            Self::Process => "process",
+            Self::Resource => "resource",
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
@@ -325,6 +381,16 @@ pub enum Modules {
     },
     /// Take a stopped module from this node; a package of it is kept
     Uninstall,
+    /// Print the ports that a firewall must let pass between the nodes
+    Getports {
+        /// Number of the module, instead of -m AM
+        #[arg(short = 'i', value_name = "ID")]
+        id: Option<u16>,
+    },
+    /// Check that what the nodes say to each other is encrypted: always, with the cluster's key
+    Genkey,
+    /// Refused: there is no way to talk in clear text
+    Delkey,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -35,26 +35,36 @@ pub fn kill(name: &str, argregex: Option<&str>, level: &str) -> Result<u8, Failu
         "9" => Signal::KILL,
         _ => Signal::TERM,
     };
-    let handles: Vec<PidFd> = found.iter().filter_map(handle).collect();
-    let send = |signal| {
-        for handle in &handles {
-            handle.signal(signal).map_err(|e| Failure::sys("cannot signal a process", e))?;
-        }
-        Ok::<(), Failure>(())
-    };
-    send(signal)?;
     if level == "terminate" {
-        let deadline = Instant::now() + GRACE;
-        let mut all_gone = true;
-        for handle in &handles {
-            let left = deadline.saturating_duration_since(Instant::now());
-            all_gone &= handle.wait(left).map_err(|e| Failure::sys("cannot wait for a process", e))?;
-        }
-        if !all_gone {
-            send(Signal::KILL)?;
-        }
+        terminate(&found)?;
+    } else {
+        send(&handles(&found), signal)?;
     }
     Ok(u8::from(found.is_empty()))
+}
+
+/// Ends processes: SIGTERM, and SIGKILL for those that are still there after a while.
+pub fn terminate(processes: &[Process]) -> Result<(), Failure> {
+    let handles = handles(processes);
+    send(&handles, Signal::TERM)?;
+    let deadline = Instant::now() + GRACE;
+    let mut all_gone = true;
+    for handle in &handles {
+        let left = deadline.saturating_duration_since(Instant::now());
+        all_gone &= handle.wait(left).map_err(|e| Failure::sys("cannot wait for a process", e))?;
+    }
+    if all_gone { Ok(()) } else { send(&handles, Signal::KILL) }
+}
+
+fn send(handles: &[PidFd], signal: Signal) -> Result<(), Failure> {
+    for handle in handles {
+        handle.signal(signal).map_err(|e| Failure::sys("cannot signal a process", e))?;
+    }
+    Ok(())
+}
+
+fn handles(processes: &[Process]) -> Vec<PidFd> {
+    processes.iter().filter_map(handle).collect()
 }
 
 /// Never this process, its ancestors' shells included: a script's own command line may contain the words it looks for.
@@ -65,7 +75,8 @@ fn is_meant(process: &Process, name: &str, pattern: Option<&Regex>, own: &[i32])
         && pattern.is_none_or(|p| p.is_match(&process.command_line))
 }
 
-fn ancestors() -> Vec<i32> {
+/// This process and those that started it.
+pub fn ancestors() -> Vec<i32> {
     let mut pids = vec![std::process::id().cast_signed()];
     while let Some(parent) = pids.last().and_then(|pid| table::read(*pid)).map(|p| p.parent) {
         if parent <= 1 || pids.contains(&parent) {

@@ -2,7 +2,10 @@
 
 mod absent;
 mod bound;
+mod clean;
 mod cli;
+mod crontab;
+mod dump;
 mod elsewhere;
 mod errdpoll;
 mod farm;
@@ -10,8 +13,11 @@ mod kill;
 mod modules;
 mod normal;
 mod paths;
+mod ports;
 mod runner;
 mod special;
+mod tree;
+mod units;
 mod verbs;
 mod waits;
 

@@ -18,6 +18,20 @@ pub fn run(place: &Place, what: &Modules, put: fn(&str) -> Result<(), Failure>) 
             words.extend(file.clone());
             words
         }
+        Modules::Getports { id } => return ports(place, *id, put),
+        Modules::Genkey => {
+            key(place)?;
+            put(
+                "what the nodes say to each other is encrypted with the cluster's key; safekit cluster genkey renews it",
+            )?;
+            return Ok(0);
+        }
+        Modules::Delkey => {
+            return Err(Failure::new(
+                1,
+                "nodes never talk in clear text: one key serves all modules of a cluster; safekit cluster genkey renews it",
+            ));
+        }
         Modules::Package { file } => vec!["package".to_owned(), file.clone()],
         Modules::Uninstall => vec!["uninstall".to_owned()],
     };
@@ -32,6 +46,42 @@ fn print(place: &Place, numbers: bool, put: fn(&str) -> Result<(), Failure>) -> 
         } else if let Some(id) = number(place, &module)? {
             put(&format!("{id:<4} {module}"))?;
         }
+    }
+    Ok(0)
+}
+
+/// The cluster must have a key that can be used.
+fn key(place: &Place) -> Result<(), Failure> {
+    let path = place.roots.cluster_key();
+    wire::KeyFile::open(&path)
+        .map(|_| ())
+        .map_err(|e| Failure::new(1, format!("{e}; safekit cluster config makes a key")))
+}
+
+fn ports(place: &Place, id: Option<u16>, put: fn(&str) -> Result<(), Failure>) -> Result<u8, Failure> {
+    let (module, id) = match id {
+        None => {
+            let module = place.module()?.to_owned();
+            let id = number(place, &module)?;
+            let id = id.ok_or_else(|| {
+                Failure::new(1, format!("module {module} has no number yet; apply it: safekit config -m {module}"))
+            })?;
+            (module, id)
+        }
+        Some(id) => {
+            let mut named = None;
+            for module in place.modules()? {
+                if number(place, &module)? == Some(id) {
+                    named = Some(module);
+                }
+            }
+            let missing =
+                || Failure::new(1, format!("no module of this node has the number {id}; see: safekit module listid"));
+            (named.ok_or_else(missing)?, id)
+        }
+    };
+    for line in crate::ports::lines(place, &module, id)? {
+        put(&line)?;
     }
     Ok(0)
 }

@@ -23,6 +23,13 @@ pub fn run(place: &Place, arguments: &[String]) -> Result<u8, Failure> {
     if name == "errdpoll_running" && rest.is_empty() && !path.is_file() {
         return crate::errdpoll::run(place);
     }
+    if !path.is_file() {
+        match name.as_str() {
+            "processtree" => return crate::tree::run(rest),
+            "gencron" => return crate::crontab::run(rest),
+            _ => {}
+        }
+    }
     // Scripts of farms say these; a file of SAFEBIN may replace them.
     if !path.is_file()
         && let Some(answer) = farm::run(place, name, rest)

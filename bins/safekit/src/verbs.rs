@@ -1,9 +1,10 @@
 //! What does each verb do?
 
-use crate::cli::{Automatic, Boot, Errd, Failure, Full, Log, Message, NoSync, OnOff, Verb};
+use crate::cli::{Automatic, Boot, Errd, Failure, Full, Log, Message, NoSync, OnOff, Switch, Verb};
 use crate::kill;
 use crate::paths::Place;
 use crate::runner::{State, ask, origin, state};
+use crate::units;
 use crate::waits;
 use serde_json::{Value, json};
 use std::io::{self, Write};
@@ -43,6 +44,9 @@ pub fn run(place: &Place, verb: &Verb) -> Result<u8, Failure> {
                 Boot::On => "on",
                 Boot::Off => "off",
                 Boot::Status => "status",
+                Boot::Webon => return units::boot(place, Switch::Enable),
+                Boot::Weboff => return units::boot(place, Switch::Disable),
+                Boot::Webstatus => return units::boot(place, Switch::Status),
             };
             with_module_if_named(place, &["boot", action])
         }
@@ -51,6 +55,10 @@ pub fn run(place: &Place, verb: &Verb) -> Result<u8, Failure> {
         Verb::Logsave { all: true, file, .. } => delegate(place, &["logsave", "-A", file]),
         Verb::Logsave { file, .. } => delegate(place, &["logsave", file]),
         Verb::Snapshot { file } => delegate(place, &["snapshot", file]),
+        Verb::Dump => crate::dump::run(place),
+        Verb::Clean { what } => crate::clean::run(place, *what),
+        Verb::Webserver { action } => units::webserver(place, *action),
+        Verb::Notification { action } => units::notification(place, *action),
         Verb::Cmdlog => exec(place, &["cmdlog".to_owned()]),
         Verb::Kill { name, argregex, level } => kill::kill(name, argregex.as_deref(), level),
         Verb::Shutdown => exec(place, &["shutdown".to_owned()]),

@@ -127,7 +127,7 @@ fn refusals_and_limits_reach_the_caller() {
 fn wrong_usage_is_told_clearly() {
     let node = Node::new();
     for (arguments, words) in [
-        (&["webserver", "restart"][..], "there is no web service"),
+        (&["webservercfg", "-unsecure"][..], "there is no web service"),
         (&["stop"], "no module named"),
         (&["errd", "enable", "-m", "AM"], "needs a class"),
         (&["stop", "-m", "../x"], "no module name"),
@@ -153,8 +153,8 @@ fn special_commands_see_the_environment() {
     let table = std::fs::read_to_string(node.dir.path().join("var/errdpoll_reserrd")).unwrap();
     let own = format!("{} ", std::process::id());
     assert!(table.lines().any(|l| l.starts_with(&own) && l.contains("(parent=")), "{table}");
-    let (code, _, words) = node.run(&["-r", "gencron"]);
-    assert!(code == 1 && words.contains("no special command gencron"), "{words}");
+    let (code, _, words) = node.run(&["-r", "xpathGet"]);
+    assert!(code == 1 && words.contains("no special command xpathGet"), "{words}");
 }
 
 #[test]
@@ -235,4 +235,111 @@ fn farms_show_their_shares_and_take_traffic_from_scripts() {
     let stopped = Node::new();
     assert_eq!(stopped.run(&["-m", "AM", "-r", "vip_if_ctrl", "-l"]).0, 1);
     assert_eq!(stopped.run(&["-m", "AM", "-r", "saferpc_send", "vipd", "SETGROUPS", "all", "all", "all"]).0, 1);
+}
+
+const MIRROR: &str = r#"<safe><service mode="mirror"><heart><heartbeat name="default"/></heart>
+    <rfs><replicated dir="/srv/data"/></rfs></service></safe>"#;
+const CLUSTER: &str = r#"<cluster><lans><lan name="default"><node name="node1" addr="10.0.0.1"/><node name="node2" addr="10.0.0.2"/></lan></lans></cluster>"#;
+
+#[test]
+fn ports_are_told_for_firewalls() {
+    let node = Node::new();
+    let (code, _, words) = node.run(&["module", "getports", "-m", "AM"]);
+    assert!(code == 1 && words.contains("safekit config -m AM"), "{words}");
+    let path = |name: &str| node.dir.path().join(name);
+    std::fs::create_dir_all(path("var/modules/AM/active/conf")).unwrap();
+    std::fs::create_dir_all(path("etc")).unwrap();
+    std::fs::write(path("var/modules/AM/active/id"), "2\n").unwrap();
+    std::fs::write(path("var/modules/AM/active/conf/userconfig.xml"), MIRROR).unwrap();
+    let (code, _, words) = node.run(&["module", "getports", "-m", "AM"]);
+    assert!(code == 1 && words.contains("cluster.xml"), "{words}");
+    std::fs::write(path("etc/cluster.xml"), CLUSTER).unwrap();
+    let expected =
+        "safeadmin port TCP 4800\nwebconsole port TCP 9010\nheart port UDP 8888\nrfs safenfs_port TCP 5604\n";
+    for arguments in [["-m", "AM"], ["-i", "2"]] {
+        let told = node.run(&[&["module", "getports"], arguments.as_slice()].concat());
+        assert_eq!(told, (0, expected.into(), String::new()));
+    }
+    let (code, _, words) = node.run(&["module", "getports", "-i", "7"]);
+    assert!(code == 1 && words.contains("listid"), "{words}");
+}
+
+#[test]
+fn keys_of_modules_are_the_key_of_the_cluster() {
+    let node = Node::new();
+    assert_eq!(node.run(&["module", "genkey", "-m", "AM"]).0, 1, "there is no key yet");
+    std::fs::create_dir_all(node.dir.path().join("etc")).unwrap();
+    wire::ClusterKey::generate().unwrap().save(&node.dir.path().join("etc/cluster.key")).unwrap();
+    assert_eq!(node.run(&["module", "genkey", "-m", "AM"]).0, 0);
+    let (code, _, words) = node.run(&["module", "delkey", "-m", "AM"]);
+    assert!(code == 1 && words.contains("clear text"), "{words}");
+}
+
+#[test]
+fn a_stopped_module_is_cleaned_and_a_running_one_is_not() {
+    let node = Node::with_runner(json!({"ok": true, "state": "PRIM", "readiness": "Ready"}));
+    let var = node.dir.path().join("var/modules/AM");
+    let (logs, kept) = (["log", "log.1", "journal.jsonl", "x.ulog"], ["core.json", "boot"]);
+    let fill = || {
+        for name in logs.iter().chain(&kept).chain(&["resources.jsonl"]) {
+            std::fs::write(var.join(name), "x").unwrap();
+        }
+    };
+    fill();
+    let (code, _, words) = node.run(&["clean", "log", "-m", "AM"]);
+    assert!(code == 1 && words.contains("PRIM") && words.contains("safekit stop"), "{words}");
+    assert!(logs.iter().all(|name| var.join(name).exists()));
+    std::fs::remove_file(node.dir.path().join("run/AM/control")).unwrap();
+    assert_eq!(node.run(&["clean", "log", "-m", "AM"]), (0, String::new(), String::new()));
+    assert!(logs.iter().all(|name| !var.join(name).exists()) && var.join("resources.jsonl").exists());
+    fill();
+    assert_eq!(node.run(&["clean", "resource", "-m", "AM"]).0, 0);
+    assert!(logs.iter().all(|name| var.join(name).exists()) && !var.join("resources.jsonl").exists());
+    assert!(kept.iter().all(|name| var.join(name).exists()));
+    let audited = std::fs::read_to_string(node.dir.path().join("var/cmdlog")).unwrap();
+    assert!(audited.contains("| START | clean log ") && audited.matches("| END | 1").count() == 1, "{audited}");
+}
+
+#[test]
+fn trees_of_processes_are_found_and_ended() {
+    let node = Node::new();
+    let mark = format!("{}", node.dir.path().display());
+    let mut child = Command::new("sh").args(["-c", "sleep 600 & wait", &mark]).spawn().unwrap();
+    let tree = |action: &str| node.run(&["-r", "processtree", action, "sh", &mark]);
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while tree("list").1.lines().count() < 2 {
+        assert!(Instant::now() < deadline, "{:?}", tree("list"));
+    }
+    let (code, listed, _) = tree("list");
+    let lines: Vec<&str> = listed.lines().collect();
+    assert!(code == 0 && lines[0].contains(" sh ") && lines[1].contains(" sleep 600"), "{listed}");
+    // The shell is our child: it is gone once we wait for it.
+    let waiter = std::thread::spawn(move || child.wait().unwrap());
+    assert_eq!(tree("kill").0, 0);
+    waiter.join().unwrap();
+    assert_eq!(tree("list").0, 1);
+    let (code, _, words) = node.run(&["-r", "processtree", "kill", "all"]);
+    assert!(code == 100 && words.contains("REGEX"), "{words}");
+}
+
+#[test]
+fn jobs_of_cron_go_and_come() {
+    let node = Node::new();
+    let bin = node.dir.path().join("bin");
+    std::fs::create_dir(&bin).unwrap();
+    let table = node.dir.path().join("table");
+    std::fs::write(&table, "0 1 * * * backup\n").unwrap();
+    let script = format!("#!/bin/sh\ncase $1 in -l) cat {t};; *) cat >{t};; esac\n", t = table.display());
+    std::fs::write(bin.join("crontab"), script).unwrap();
+    std::fs::set_permissions(bin.join("crontab"), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let path = format!("{}:/usr/bin:/bin", bin.display());
+    let run = |action: &str| {
+        let arguments = ["-r", "gencron", action, "root", "all", "-c", "mirror"];
+        told(&node.command(&arguments).env("PATH", &path).output().unwrap())
+    };
+    assert_eq!(run("del"), (0, String::new(), String::new()));
+    assert_eq!(std::fs::read_to_string(&table).unwrap(), "#mirror# 0 1 * * * backup\n");
+    assert_eq!(run("add").0, 0);
+    assert_eq!(std::fs::read_to_string(&table).unwrap(), "0 1 * * * backup\n");
+    assert_eq!(run("explode").0, 100);
 }

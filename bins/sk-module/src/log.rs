@@ -3,13 +3,13 @@
 //! One line a message: `2026-11-20 10:00:00.123456 | heart | E | Local state PRIM Ready`. Levels: U user action, E event,
 //! C critical, S script; verbose: I information, W warning, D debug.
 
-use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use sys::clock::local_time;
 
 /// Bytes after which the log is renamed to `log.1` (which is replaced).
 const ROTATE_AT: u64 = 8 * 1024 * 1024;
@@ -98,9 +98,4 @@ pub(crate) fn instant(date: &str) -> Option<String> {
 
 fn one_line(message: &str) -> String {
     message.replace(['\n', '\r'], " ")
-}
-
-/// The time of day here, for people.
-pub(crate) fn local_time(format: &str) -> String {
-    Timestamp::now().to_zoned(TimeZone::system()).strftime(format).to_string()
 }

@@ -238,7 +238,7 @@ fn keep(roots: &Roots, module: &str) -> Result<PathBuf, Failure> {
     }
     let directory = backup(roots);
     fs::create_dir_all(&directory).map_err(system(&directory))?;
-    let stamp = crate::log::local_time("%Y-%m-%d_%H%M%S");
+    let stamp = sys::clock::local_time("%Y-%m-%d_%H%M%S");
     let file = directory.join(format!("{module}_{stamp}.safe"));
     // A second one within a second.
     sys::files::remove(&file).map_err(system(&file))?;

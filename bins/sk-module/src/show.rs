@@ -128,7 +128,7 @@ fn watch(roots: &Roots, module: &str, as_json: bool) -> Result<u8, Failure> {
         };
         let line = if as_json { reply.to_string() } else { summary(module, &state, &readiness, reply) };
         if line != last {
-            let stamp = if as_json { String::new() } else { log::local_time("%H:%M:%S ") };
+            let stamp = if as_json { String::new() } else { sys::clock::local_time("%H:%M:%S ") };
             put(&format!("{stamp}{line}"))?;
             last = line;
         }

@@ -17,6 +17,7 @@ mod load;
 mod macros;
 mod model;
 mod module;
+mod ports;
 mod quotes;
 mod rfs;
 mod service;
@@ -45,5 +46,6 @@ pub use model::{
     rfs_port,
 };
 pub use module::parse_module;
+pub use ports::{Port, Protocol};
 pub use tree::MAX_FILE;
 pub use vhost::{HostWhen, VirtualHostName};

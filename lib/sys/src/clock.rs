@@ -29,6 +29,11 @@ pub fn is_synchronised() -> Option<bool> {
     (state >= 0).then_some(state != libc::TIME_ERROR)
 }
 
+/// The time of day here, for people; `format` as strftime(3) takes it.
+pub fn local_time(format: &str) -> String {
+    jiff::Zoned::now().strftime(format).to_string()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -140,7 +140,7 @@ pub(super) fn clean(roots: &Roots, module: &str) -> Result<(), Failure> {
 /// Keeps a copy of what was applied, beside the two before it.
 pub(super) fn keep_last(roots: &Roots, module: &str) -> Result<(), Failure> {
     let directory = roots.var.join("lastconfig");
-    let stamp = crate::log::local_time("%Y-%m-%d_%H%M%S");
+    let stamp = sys::clock::local_time("%Y-%m-%d_%H%M%S");
     let target = directory.join(format!("{module}_{stamp}"));
     remove_tree(&target)?;
     for part in ["conf", "bin"] {

@@ -2,7 +2,6 @@
 
 use super::input::Input;
 use crate::instance::Instance;
-use crate::log::local_time;
 use nix::sys::signal::{SigSet, Signal, killpg};
 use nix::unistd::Pid;
 use std::collections::BTreeMap;
@@ -13,6 +12,7 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc::Sender;
+use sys::clock::local_time;
 
 /// Exit status the shell uses for a command that cannot be executed, and for one that is not there.
 const NOT_EXECUTABLE: i32 = 126;

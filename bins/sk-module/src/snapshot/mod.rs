@@ -60,7 +60,7 @@ pub(crate) fn snapshot(roots: &Roots, modules: &[String], target: &Path) -> Resu
         nix::sys::utsname::uname().map_or_else(|_| "node".to_owned(), |u| u.nodename().to_string_lossy().into_owned());
     let mut bundle = Bundle {
         builder: Builder::new(GzEncoder::new(file, Compression::default())),
-        name: format!("snapshot_{node}_{}", crate::log::local_time("%Y_%m_%d_%H_%M_%S")),
+        name: format!("snapshot_{node}_{}", sys::clock::local_time("%Y_%m_%d_%H_%M_%S")),
         redactor,
         left: TOTAL_LIMIT,
         left_out: Vec::new(),
