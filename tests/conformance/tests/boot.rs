@@ -1,4 +1,4 @@
-//! Cases B1–B7 of the conformance list: installation and boot.
+//! Cases B1–B7 of the conformance list, installation and boot; and what helpers and cleaners get of a module.
 
 use anyhow::{Context, Result, ensure};
 use conformance::{Cluster, Module, SOON, Spec, wait};
@@ -170,5 +170,40 @@ fn b07_boot_auto_starts_only_what_ran() -> Result<()> {
         running.reaches("node1", "ALONE Ready", SOON)?;
         running.logged("node1", "Action start called at boot time", 1)?;
         stays_stopped(&stopped)
+    })
+}
+
+#[test]
+#[ignore = "needs root and a lab: scripts/test conformance"]
+fn a_module_is_packed_for_a_helper_and_cleaned_when_it_stands_still() -> Result<()> {
+    Cluster::up("clean", 2)?.scenario(|cluster| {
+        let module = cluster.configure(&Spec::mirror("mir").id(2))?;
+        module.start_pair()?;
+        let (code, text, words) = safekit(cluster, "node1", &["module", "getports", "-m", "mir"])?;
+        ensure!(code == 0 && text.ends_with("heart port UDP 8888\nrfs safenfs_port TCP 5604\n"), "{text}{words}");
+        for _ in 0..5 {
+            let (code, text, words) = safekit(cluster, "node1", &["dump", "-m", "mir"])?;
+            ensure!(code == 0 && text.starts_with("/var/lib/sk/dumps/mir/dump_"), "{text}{words}");
+            let listed = cluster.lab.sh("node1", &format!("tar -tzf {}", text.trim()))?;
+            ensure!(listed.contains("journal.jsonl") && !listed.contains("cluster.key"), "{listed}");
+            // Their names have seconds.
+            cluster
+                .lab
+                .sh("node1", "date +%s >/tmp/now; until [ \"$(date +%s)\" != \"$(cat /tmp/now)\" ]; do :; done")?;
+        }
+        let kept = cluster.lab.sh("node1", "ls /var/lib/sk/dumps/mir")?;
+        ensure!(kept.lines().count() == 3, "{kept}");
+        let (code, _, words) = safekit(cluster, "node1", &["clean", "log", "-m", "mir"])?;
+        ensure!(code == 1 && words.contains("is PRIM"), "{words}");
+        // It stops at first: the other node takes over in order.
+        let (code, _, words) = safekit(cluster, "node1", &["clean", "-m", "mir"])?;
+        ensure!(code == 0, "{words}");
+        module.reaches("node2", "ALONE Ready", SOON)?;
+        ensure!(module.log("node1").is_empty(), "{}", module.log("node1"));
+        let (code, text, _) = safekit(cluster, "node1", &["cmdlog"])?;
+        ensure!(code == 0 && text.contains("| START | clean all "), "{text}");
+        // Nothing that matters was lost with it.
+        module.order("node1", &["start"])?;
+        module.pair("node2", "node1")
     })
 }
