@@ -9,6 +9,7 @@ mod dump;
 mod elsewhere;
 mod errdpoll;
 mod farm;
+mod firewall;
 mod kill;
 mod modules;
 mod normal;

@@ -87,7 +87,7 @@ fn ports(place: &Place, id: Option<u16>, put: fn(&str) -> Result<(), Failure>) -
 }
 
 /// The number given at the last `config`; None before the first one.
-fn number(place: &Place, module: &str) -> Result<Option<u16>, Failure> {
+pub fn number(place: &Place, module: &str) -> Result<Option<u16>, Failure> {
     let path = place.roots.module_active(module).join("id");
     let mut text = String::new();
     match std::fs::File::open(&path).and_then(|file| file.take(16).read_to_string(&mut text)) {

@@ -9,18 +9,22 @@ const HEALTH: Port = Port { user: "webconsole", protocol: Protocol::Tcp, number:
 
 /// One line a port: those of the node first, then those of the module.
 pub fn lines(place: &Place, module: &str, id: u16) -> Result<Vec<String>, Failure> {
-    let cluster = place.roots.cluster_xml();
-    let (cluster, _) = config::load_cluster(&cluster);
+    Ok(of_node(place)?.iter().chain(&of_module(place, module, id)?).map(line).collect())
+}
+
+/// What all modules use together.
+pub fn of_node(place: &Place) -> Result<Vec<Port>, Failure> {
+    let file = place.roots.cluster_xml();
+    let (cluster, _) = config::load_cluster(&file);
     let cluster = cluster.ok_or_else(|| {
-        Failure::new(
-            1,
-            format!("there is no valid {}; see: safekit cluster confcheck", place.roots.cluster_xml().display()),
-        )
+        Failure::new(1, format!("there is no valid {0}; see: safekit cluster confcheck {0}", file.display()))
     })?;
-    let channel = Port { user: "safeadmin", protocol: Protocol::Tcp, number: cluster.port };
-    let mut ports = vec![channel, HEALTH];
-    ports.extend(configuration(place, module)?.ports(id));
-    Ok(ports.iter().map(line).collect())
+    Ok(vec![Port { user: "safeadmin", protocol: Protocol::Tcp, number: cluster.port }, HEALTH])
+}
+
+/// Those of a module, as its applied configuration says.
+pub fn of_module(place: &Place, module: &str, id: u16) -> Result<Vec<Port>, Failure> {
+    Ok(configuration(place, module)?.ports(id))
 }
 
 fn line(port: &Port) -> String {

@@ -26,6 +26,7 @@ pub fn run(place: &Place, arguments: &[String]) -> Result<u8, Failure> {
     if !path.is_file() {
         match name.as_str() {
             "processtree" => return crate::tree::run(rest),
+            "firewallcfg" => return crate::firewall::run(place, rest),
             "gencron" => return crate::crontab::run(rest),
             _ => {}
         }

@@ -343,3 +343,32 @@ fn jobs_of_cron_go_and_come() {
     assert_eq!(std::fs::read_to_string(&table).unwrap(), "0 1 * * * backup\n");
     assert_eq!(run("explode").0, 100);
 }
+
+#[test]
+fn ports_are_opened_by_whatever_manages_the_firewall() {
+    let node = Node::new();
+    let path = |name: &str| node.dir.path().join(name);
+    for directory in ["bin", "etc", "var/modules/AM/active/conf"] {
+        std::fs::create_dir_all(path(directory)).unwrap();
+    }
+    std::fs::write(path("var/modules/AM/active/id"), "1\n").unwrap();
+    std::fs::write(path("var/modules/AM/active/conf/userconfig.xml"), MIRROR).unwrap();
+    std::fs::write(path("etc/cluster.xml"), CLUSTER).unwrap();
+    let run = |arguments: &[&str]| {
+        let words = [&["-r", "firewallcfg"], arguments].concat();
+        told(&node.command(&words).env("PATH", path("bin")).output().unwrap())
+    };
+    let (code, _, words) = run(&["add"]);
+    assert!(code == 1 && words.contains("udp dport 8888") && words.contains("tcp dport 4800"), "{words}");
+    let told_to = path("told");
+    let script =
+        format!("#!/bin/sh\n[ $1 = status ] && echo 'Status: active' && exit\necho \"$@\" >>{}\n", told_to.display());
+    std::fs::write(path("bin/ufw"), script).unwrap();
+    std::fs::set_permissions(path("bin/ufw"), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    assert_eq!(run(&["add"]), (0, String::new(), String::new()));
+    assert_eq!(run(&["del", "AM"]).0, 0);
+    let all = std::fs::read_to_string(&told_to).unwrap();
+    let opened = "allow 4800/tcp\nallow 9010/tcp\nallow 8888/udp\nallow 5600/tcp\n";
+    assert_eq!(all, format!("{opened}delete allow 8888/udp\ndelete allow 5600/tcp\n"));
+    assert_eq!((run(&["open"]).0, run(&["add", "other"]).0), (100, 1));
+}
