@@ -21,6 +21,5 @@ pub fn run(place: &Place) -> Result<u8, Failure> {
     }
     sys::files::write_atomically(&path, text.as_bytes(), 0o600)
         .map_err(|e| Failure::sys(path.display().to_string(), e))?;
-    println!("{}", path.display());
-    Ok(0)
+    crate::verbs::put(&path.display().to_string()).map(|()| 0)
 }

@@ -26,12 +26,12 @@ fn send(place: &Place, arguments: &[String]) -> Result<u8, Failure> {
         }
     };
     let module = place.module()?;
-    match ask(&place.roots, module, &json!({"verb": "setgroups", "value": value}))? {
+    crate::verbs::logged(place, || match ask(&place.roots, module, &json!({"verb": "setgroups", "value": value}))? {
         Some(_) => Ok(0),
         None => {
             Err(Failure::new(1, format!("module {module} is not running; start it with `safekit start -m {module}`")))
         }
-    }
+    })
 }
 
 /// Which entries of each group's table are ours.

@@ -7,7 +7,6 @@ use crate::runner::{State, ask, origin, state};
 use crate::units;
 use crate::waits;
 use serde_json::{Value, json};
-use std::io::{self, Write};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
@@ -60,7 +59,8 @@ pub fn run(place: &Place, verb: &Verb) -> Result<u8, Failure> {
         Verb::Webserver { action } => units::webserver(place, *action),
         Verb::Notification { action } => units::notification(place, *action),
         Verb::Cmdlog => exec(place, &["cmdlog".to_owned()]),
-        Verb::Kill { name, argregex, level } => kill::kill(name, argregex.as_deref(), level),
+        Verb::Kill { name, argregex, level } if level == "test" => kill::kill(name, argregex.as_deref(), level),
+        Verb::Kill { name, argregex, level } => logged(place, || kill::kill(name, argregex.as_deref(), level)),
         Verb::Shutdown => exec(place, &["shutdown".to_owned()]),
         Verb::Stop(automatic) => act(place, "stop", automatic.identity.as_deref()),
         Verb::Forcestop => act(place, "forcestop", None),
@@ -89,11 +89,11 @@ pub fn run(place: &Place, verb: &Verb) -> Result<u8, Failure> {
             } else {
                 "changes"
             };
-            need(
-                place,
-                &json!({"verb": "set", "resource": resource, "value": value, "identity": identity, "history": history}),
-            )
-            .map(|_| 0)
+            let request =
+                json!({"verb": "set", "resource": resource, "value": value, "identity": identity, "history": history});
+            let set = || need(place, &request).map(|_| 0);
+            // What checkers assign every few seconds would drown the log of commands.
+            if identity.is_some() { set() } else { logged(place, set) }
         }
         Verb::Get { resource } => {
             match ask(&place.roots, place.module()?, &json!({"verb": "get", "resource": resource}))? {
@@ -105,8 +105,8 @@ pub fn run(place: &Place, verb: &Verb) -> Result<u8, Failure> {
         Verb::Errd { action, class } => errd(place, *action, class.as_deref()),
         Verb::Checker { value } => delegate(place, &["checker", if *value == OnOff::On { "on" } else { "off" }]),
         Verb::Failover { value } => delegate(place, &["failover", if *value == OnOff::On { "on" } else { "off" }]),
-        Verb::Resetloop { .. } => need(place, &json!({"verb": "resetloop"})).map(|_| 0),
-        Verb::Incloop { identity } => limit(place, &json!({"verb": "incloop", "identity": identity})),
+        Verb::Resetloop { .. } => logged(place, || need(place, &json!({"verb": "resetloop"})).map(|_| 0)),
+        Verb::Incloop { identity } => logged(place, || limit(place, &json!({"verb": "incloop", "identity": identity}))),
         Verb::Checkloop => limit(place, &json!({"verb": "checkloop"})),
         // Both are taken care of before.
         Verb::Run { .. } | Verb::Cluster { .. } | Verb::Unknown(_) => Err(Failure::usage("see: safekit --help")),
@@ -127,13 +127,9 @@ fn text<'a>(value: &'a Value, name: &str) -> &'a str {
     value.get(name).and_then(Value::as_str).unwrap_or_default()
 }
 
-/// One line of output; a reader that went away ends the command without an error.
+/// One line of output; see `sys::failure::put` for a reader that went away.
 pub fn put(line: &str) -> Result<(), Failure> {
-    match writeln!(io::stdout(), "{line}") {
-        Ok(()) => Ok(()),
-        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
-        Err(e) => Err(Failure::sys("cannot write the result", e)),
-    }
+    sys::failure::put(line).map_err(|failure| Failure::new(failure.code, failure.message))
 }
 
 fn print(place: &Place, level: &str, message: &Message) -> Result<u8, Failure> {
@@ -162,15 +158,16 @@ fn with_module_if_named(place: &Place, verb: &[&str]) -> Result<u8, Failure> {
 fn act(place: &Place, verb: &str, identity: Option<&str>) -> Result<u8, Failure> {
     let module = place.module()?;
     let request = json!({"verb": verb, "full": false, "identity": identity, "origin": origin()});
-    let mut words = vec![verb.to_owned()];
-    words.extend(identity.map(|i| format!("-i {i}")));
-    let logged = sys::commands::Command::start(&place.roots, "safekit", module, &words);
-    let result = match ask(&place.roots, module, &request) {
-        Ok(Some(_)) => Ok(0),
-        Ok(None) if matches!(verb, "stop" | "forcestop") => Ok(0),
-        Ok(None) => Err(not_running(module)),
-        Err(failure) => Err(failure),
-    };
+    logged(place, || match ask(&place.roots, module, &request)? {
+        None if !matches!(verb, "stop" | "forcestop") => Err(not_running(module)),
+        _ => Ok(0),
+    })
+}
+
+/// Does something that belongs into the log of commands.
+pub fn logged(place: &Place, work: impl FnOnce() -> Result<u8, Failure>) -> Result<u8, Failure> {
+    let logged = sys::commands::Command::start_own(&place.roots, "safekit", place.named().unwrap_or_default());
+    let result = work();
     logged.end(result.as_ref().map_or_else(|failure| failure.code, |code| *code));
     result
 }
@@ -220,7 +217,11 @@ fn errd(place: &Place, action: Errd, class: Option<&str>) -> Result<u8, Failure>
     if matches!(action, Errd::On | Errd::Off) {
         return delegate(place, &["errd", name]);
     }
-    let reply = need(place, &json!({"verb": "errd", "action": name, "class": class, "origin": origin()}))?;
+    let request = json!({"verb": "errd", "action": name, "class": class, "origin": origin()});
+    if takes_class {
+        return logged(place, || need(place, &request).map(|_| 0));
+    }
+    let reply = need(place, &request)?;
     if action == Errd::List {
         for process in reply.get("processes").and_then(Value::as_array).into_iter().flatten() {
             put(&resource_line(process))?;

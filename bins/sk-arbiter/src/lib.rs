@@ -129,7 +129,14 @@ pub fn main() -> ExitCode {
         Verb::Run(args) => run::run(&args.spec).map(|()| 0),
         Verb::Show(args) => oneshot::show(&args.which, args.json),
         Verb::Test(args) => oneshot::test(&args.which, args.json),
-        Verb::Release(args) => oneshot::release(&args.which, &args.owner, args.json),
+        Verb::Release(args) => {
+            let roots = sys::roots::Roots::from_environment();
+            let module = args.which.module.as_deref().unwrap_or_default();
+            let logged = sys::commands::Command::start_own(&roots, "sk-arbiter", module);
+            let result = oneshot::release(&args.which, &args.owner, args.json);
+            logged.end(result.as_ref().map_or_else(|failure| failure.code, |code| *code));
+            result
+        }
     };
     match result {
         Ok(code) => ExitCode::from(code),

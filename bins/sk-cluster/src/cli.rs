@@ -204,10 +204,10 @@ pub fn main() -> ExitCode {
         }
     };
     let roots = Roots::from_environment();
-    let logged = cli.verb.changes_something().then(|| {
-        let arguments: Vec<String> = std::env::args().skip(1).collect();
-        sys::commands::Command::start(&roots, "sk-cluster", cli.verb.module(), &arguments)
-    });
+    let logged = cli
+        .verb
+        .changes_something()
+        .then(|| sys::commands::Command::start_own(&roots, "sk-cluster", cli.verb.module()));
     let result = run(&roots, cli);
     if let Some(logged) = logged {
         logged.end(result.as_ref().map_or_else(|failure| failure.code, |code| *code));
@@ -259,7 +259,8 @@ impl Verb {
             | Self::Deconfig
             | Self::Push { .. }
             | Self::Export
-            | Self::Import { .. } => true,
+            | Self::Import { .. }
+            | Self::Up => true,
             Self::Key(key) => matches!(key, Key::Renew),
             Self::Role(role) => !matches!(role, RoleVerb::List { .. }),
             _ => false,

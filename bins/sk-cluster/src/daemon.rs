@@ -65,6 +65,8 @@ pub fn up(roots: &Roots) -> Result<(), Failure> {
     let mut command = Command::new(program);
     command.arg("serve").stdin(Stdio::null()).stdout(Stdio::null()).stderr(file).current_dir("/");
     command.env_remove("SK_KEY").env_remove("SK_ORIGIN").env_remove("SAFEMODULE");
+    // Nor is who started it here who asks it something later.
+    command.env_remove("SUDO_USER").env_remove("SSH_CONNECTION");
     // SAFETY: setsid is async-signal-safe and touches no memory of ours.
     unsafe {
         command.pre_exec(|| nix::unistd::setsid().map(|_| ()).map_err(std::io::Error::from));

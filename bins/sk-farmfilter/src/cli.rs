@@ -149,7 +149,13 @@ pub fn main() -> ExitCode {
         Verb::Show(a) => oneshot::show(&a),
         Verb::Who(a) => oneshot::who(&a),
         Verb::Plan(a) => oneshot::plan(&a),
-        Verb::Clean(a) => oneshot::clean(&a),
+        Verb::Clean(a) => {
+            let roots = sys::roots::Roots::from_environment();
+            let logged = sys::commands::Command::start_own(&roots, "sk-farmfilter", &a.module);
+            let result = oneshot::clean(&a);
+            logged.end(result.as_ref().map_or_else(Failure::code, |code| *code));
+            result
+        }
     };
     match result {
         Ok(code) => ExitCode::from(code),
@@ -217,10 +223,11 @@ impl From<wire::lines::EmitError> for Failure {
     }
 }
 
-/// Writes one line of the result.
+/// Writes one line of the result. What changes something goes on without a reader.
 pub fn say(line: &str) -> Result<(), Failure> {
     match writeln!(io::stdout(), "{line}") {
         Ok(()) => Ok(()),
+        Err(_) if sys::commands::is_changing() => Ok(()),
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Err(Failure::Closed),
         Err(e) => Err(Failure::Sys("cannot write the result".to_owned(), e)),
     }

@@ -579,9 +579,12 @@ impl Verb {
             Self::Boot { action, .. } => !matches!(action, Some(BootAction::Status)),
             Self::Errd { action, .. } => !matches!(action, ErrdAction::List),
             Self::Config { plan, .. } => !plan,
+            Self::Init(answers) => answers.writes(),
+            // What checkers assign every few seconds would drown the rest; the module's log and the history have it.
+            Self::Set { automatic, .. } => automatic.identity.is_none(),
             Self::Deconfig { .. }
             | Self::Install { .. }
-            | Self::Init(_)
+            | Self::Package { .. }
             | Self::Uninstall { .. }
             | Self::ClusterKey { .. }
             | Self::Start { .. }
@@ -598,8 +601,11 @@ impl Verb {
             | Self::Failover { .. }
             | Self::Checker { .. }
             | Self::Resetloop { .. }
+            | Self::Incloop { .. }
+            | Self::Setgroups { .. }
+            | Self::Logsave { .. }
             | Self::Update { .. } => true,
-            // Assignments of checkers would drown the rest.
+            // Questions, what runs in the foreground, and `push`, which becomes a command of its own.
             _ => false,
         }
     }
@@ -625,8 +631,14 @@ impl Verb {
             | Self::Snapshot { module, .. }
             | Self::Failover { module, .. }
             | Self::Checker { module, .. }
+            | Self::Package { module, .. }
+            | Self::Set { module, .. }
+            | Self::Setgroups { module, .. }
             | Self::Resetloop { module, .. }
+            | Self::Incloop { module, .. }
+            | Self::Logsave { module, .. }
             | Self::Update { module, .. } => module.name().ok(),
+            Self::Init(answers) => answers.module().map(str::to_owned),
             _ => None,
         }
     }

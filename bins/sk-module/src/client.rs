@@ -130,6 +130,10 @@ fn spawn_guard(roots: &Roots, module: &str, boot: bool) -> Result<(), Failure> {
         command.arg("--boot");
     }
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(errors).current_dir("/");
+    // Who starts the runner is not who acts when a script of the module does, days later.
+    for variable in ["SK_ORIGIN", "SUDO_USER", "SSH_CONNECTION"] {
+        command.env_remove(variable);
+    }
     // SAFETY: setsid is async-signal-safe and touches no memory of ours.
     unsafe {
         command.pre_exec(|| nix::unistd::setsid().map(|_| ()).map_err(std::io::Error::from));

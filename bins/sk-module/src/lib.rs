@@ -1,6 +1,6 @@
 //! `sk-module`: the runner of a module and the operator's verbs.
 
-/// A line on stdout; a reader that went away ends the command without an error.
+/// A line on stdout; see `put` for a reader that went away.
 macro_rules! say {
     ($($word:tt)*) => {
         sys::failure::put(&format!($($word)*))?
@@ -77,10 +77,10 @@ pub fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result<u8, Failure> {
     let roots = Roots::from_environment();
-    let logged = cli.verb.changes_something().then(|| {
-        let arguments: Vec<String> = std::env::args().skip(1).collect();
-        sys::commands::Command::start(&roots, "sk-module", &cli.verb.module_name().unwrap_or_default(), &arguments)
-    });
+    let logged = cli
+        .verb
+        .changes_something()
+        .then(|| sys::commands::Command::start_own(&roots, "sk-module", &cli.verb.module_name().unwrap_or_default()));
     let result = dispatch(&roots, cli.verb);
     if let Some(logged) = logged {
         logged.end(result.as_ref().map_or_else(|failure| failure.code, |code| *code));

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, IsTerminal, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::time::Duration;
-use sys::failure::put;
+use sys::failure::{put, put_live};
 use sys::roots::Roots;
 
 pub(crate) struct StateView {
@@ -129,7 +129,7 @@ fn watch(roots: &Roots, module: &str, as_json: bool) -> Result<u8, Failure> {
         let line = if as_json { reply.to_string() } else { summary(module, &state, &readiness, reply) };
         if line != last {
             let stamp = if as_json { String::new() } else { sys::clock::local_time("%H:%M:%S ") };
-            put(&format!("{stamp}{line}"))?;
+            put_live(&format!("{stamp}{line}"))?;
             last = line;
         }
         Ok(())
@@ -195,7 +195,8 @@ pub(crate) fn log(
     follow: bool,
     as_json: bool,
 ) -> Result<u8, Failure> {
-    let put_line = |line: &str| if as_json { put(&log::as_json(line).to_string()) } else { put(line) };
+    let write = if follow { put_live } else { put };
+    let put_line = |line: &str| if as_json { write(&log::as_json(line).to_string()) } else { write(line) };
     let path = roots.module_var(module).join("log");
     let mut shown = std::collections::VecDeque::new();
     let mut position = 0;

@@ -9,10 +9,24 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 use sys::roots::Roots;
 
-/// `sk-replicate salvage`.
+/// `sk-replicate salvage`. What restores or removes belongs into the log of commands.
 pub fn salvage(module: &str, command: &SalvageCommand) -> Result<(), Trouble> {
     module_name(module)?;
     let roots = Roots::from_environment();
+    let changes = match command {
+        SalvageCommand::List(_) => false,
+        SalvageCommand::Restore(_) => true,
+        SalvageCommand::Prune(order) => order.yes,
+    };
+    let logged = changes.then(|| sys::commands::Command::start_own(&roots, "sk-replicate", module));
+    let result = act(&roots, module, command);
+    if let Some(logged) = logged {
+        logged.end(result.as_ref().map_or_else(|trouble| trouble.code, |()| 0));
+    }
+    result
+}
+
+fn act(roots: &Roots, module: &str, command: &SalvageCommand) -> Result<(), Trouble> {
     let known = roots.module_var(module);
     if !known.is_dir() {
         let text = format!("module {module} is not configured on this node ({} does not exist)", known.display());
@@ -23,7 +37,7 @@ pub fn salvage(module: &str, command: &SalvageCommand) -> Result<(), Trouble> {
         SalvageCommand::List(list) => show(&directory, list.json),
         SalvageCommand::Restore(order) => restore(&directory, order),
         SalvageCommand::Prune(order) => {
-            if order.yes && is_resynchronising(&roots, module) {
+            if order.yes && is_resynchronising(roots, module) {
                 let text =
                     format!("module {module} is resynchronising and may be putting content aside; try again later");
                 return Err(Trouble::new(3, text));
@@ -92,15 +106,10 @@ fn restore(directory: &Path, order: &Restore) -> Result<(), Trouble> {
         RestoreError::Exists(_) => Trouble::new(5, format!("{e}; choose another directory with --to")),
         RestoreError::Io { .. } => Trouble::new(111, e),
     })?;
-    let mut out = std::io::stdout().lock();
     if order.json {
-        writeln!(
-            out,
-            "{}",
-            json!({ "restored": order.item, "to": to.to_string_lossy(), "files": files, "bytes": bytes })
-        )?;
+        put(&json!({ "restored": order.item, "to": to.to_string_lossy(), "files": files, "bytes": bytes }).to_string())?;
     } else {
-        writeln!(out, "{} restored to {}, {}", count(files), to.display(), size(bytes))?;
+        put(&format!("{} restored to {}, {}", count(files), to.display(), size(bytes)))?;
     }
     Ok(())
 }
@@ -108,25 +117,29 @@ fn restore(directory: &Path, order: &Restore) -> Result<(), Trouble> {
 fn prune(directory: &Path, order: &Prune) -> Result<(), Trouble> {
     let age = if order.all { Duration::ZERO } else { order.older_than.unwrap_or(Duration::MAX) };
     let old = salvage::prunable(directory, SystemTime::now(), age).map_err(cannot_read(directory))?;
-    let mut out = std::io::stdout().lock();
     for (date, (files, bytes)) in &old {
         if order.yes {
             salvage::prune(directory, date).map_err(cannot_read(&directory.join(date)))?;
         }
         if order.json {
-            writeln!(out, "{}", json!({ "date": date, "files": files, "occupied": bytes, "removed": order.yes }))?;
+            put(&json!({ "date": date, "files": files, "occupied": bytes, "removed": order.yes }).to_string())?;
         } else {
             let word = if order.yes { "removed" } else { "would remove" };
-            writeln!(out, "{word} {date}: {}, {}", count(*files), size(*bytes))?;
+            put(&format!("{word} {date}: {}, {}", count(*files), size(*bytes)))?;
         }
     }
     if old.is_empty() && !order.json {
-        writeln!(out, "nothing is that old")?;
+        put("nothing is that old")?;
     }
     if !order.yes && !old.is_empty() {
         return Err(Trouble::new(3, "nothing was removed; add --yes to remove what is listed"));
     }
     Ok(())
+}
+
+/// One line of what was done; see `sys::failure::put` for a reader that went away.
+fn put(line: &str) -> Result<(), Trouble> {
+    sys::failure::put(line).map_err(|failure| Trouble::new(failure.code, failure.message))
 }
 
 #[cfg(test)]

@@ -183,8 +183,8 @@ pub fn main() -> ExitCode {
         }
     };
     let result = match cli.verb {
-        Verb::Add(a) => oneshot::add(&a),
-        Verb::Remove(a) => oneshot::remove(&a),
+        Verb::Add(a) => logged(|| oneshot::add(&a)),
+        Verb::Remove(a) => logged(|| oneshot::remove(&a)),
         Verb::Show(a) => oneshot::show(&a),
         Verb::Probe(a) => oneshot::probe(&a),
         Verb::Hold(a) => hold::hold(&a.spec),
@@ -198,6 +198,18 @@ pub fn main() -> ExitCode {
             ExitCode::from(failure.code())
         }
     }
+}
+
+/// Does something that belongs into the log of commands.
+fn logged(work: impl FnOnce() -> Result<u8, Failure>) -> Result<u8, Failure> {
+    let roots = sys::roots::Roots::from_environment();
+    // A module is named in the environment when its wrapper or one of its scripts calls.
+    let module = std::env::var("SAFEMODULE").unwrap_or_default();
+    let module = sys::roots::module_name(&module).unwrap_or_default();
+    let logged = sys::commands::Command::start_own(&roots, "sk-vip", &module);
+    let result = work();
+    logged.end(result.as_ref().map_or_else(Failure::code, |code| *code));
+    result
 }
 
 /// Why a command ended without its result.
@@ -237,10 +249,11 @@ impl From<wire::lines::EmitError> for Failure {
     }
 }
 
-/// Writes one line of the result.
+/// Writes one line of the result. What changes something goes on without a reader.
 pub fn say(line: &str) -> Result<(), Failure> {
     match writeln!(io::stdout(), "{line}") {
         Ok(()) => Ok(()),
+        Err(_) if sys::commands::is_changing() => Ok(()),
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Err(Failure::Closed),
         Err(e) => Err(Failure::Sys("cannot write the result".to_owned(), e)),
     }

@@ -12,11 +12,20 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Bytes after which the log becomes `cmdlog.1`.
 const ROTATE_AT: u64 = 1024 * 1024;
 /// Longest argument list kept.
 const ARGUMENTS_MAX: usize = 1000;
+
+/// Whether this process carries out a command that changes something.
+static CHANGING: AtomicBool = AtomicBool::new(false);
+
+/// Whether this process carries out a command that changes something: its words are not its result.
+pub fn is_changing() -> bool {
+    CHANGING.load(Ordering::Relaxed)
+}
 
 /// Where the log is; the older half is beside it with the ending `.1`.
 pub fn path(roots: &Roots) -> PathBuf {
@@ -34,7 +43,14 @@ pub struct Command {
 impl Command {
     /// Notes the beginning. `kind`: the program; `module`: its module, or empty.
     pub fn start(roots: &Roots, kind: &'static str, module: &str, arguments: &[String]) -> Self {
+        CHANGING.store(true, Ordering::Relaxed);
         Self::start_for(roots, kind, module, arguments, &who())
+    }
+
+    /// The same with the arguments that this process was called with.
+    pub fn start_own(roots: &Roots, kind: &'static str, module: &str) -> Self {
+        let arguments: Vec<String> = std::env::args_os().skip(1).map(|a| a.to_string_lossy().into_owned()).collect();
+        Self::start(roots, kind, module, &arguments)
     }
 
     /// The same for somebody else than who runs this process.
@@ -78,6 +94,10 @@ fn append(path: &Path, line: &str) -> std::io::Result<()> {
         if lock.try_exclusive()? && std::fs::metadata(path).is_ok_and(|m| m.len() > ROTATE_AT) {
             std::fs::rename(path, path.with_extension("1"))?;
         }
+    }
+    if let Some(directory) = path.parent() {
+        // The first command of a node may be the one that makes its files.
+        std::fs::create_dir_all(directory)?;
     }
     // One write in append mode: lines of several commands do not mix.
     OpenOptions::new().create(true).append(true).mode(0o640).open(path)?.write_all(line.as_bytes())
@@ -158,6 +178,7 @@ mod tests {
         assert_eq!(lines.len(), 2, "{text}");
         assert!(lines[0].contains(&format!("| safekit | mirror | {} | START | prim -m mirror", std::process::id())));
         assert!(lines[1].ends_with("| END | 3"));
+        assert!(is_changing(), "words that cannot be written do not end it");
         let long = vec!["x".repeat(5_000)];
         for _ in 0..3_000 {
             Command::start(&roots, "safekit", "", &long).end(0);

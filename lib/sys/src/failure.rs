@@ -32,8 +32,20 @@ impl Failure {
     }
 }
 
-/// One line of output; a reader that went away ends the command without an error.
+/// One line of output. Nobody may be there to read it (`| head`): that is no error, and the command goes on to its end, since its exit
+/// code tells what became of it. For a command that changes something this is so whatever is wrong with its output: half a change would
+/// be worse than words that are lost.
 pub fn put(line: &str) -> Result<(), Failure> {
+    match writeln!(io::stdout(), "{line}") {
+        Err(e) if e.kind() != io::ErrorKind::BrokenPipe && !crate::commands::is_changing() => {
+            Err(Failure::system("stdout", e))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The same for what goes on until it is interrupted (`log -f`): it ends with its reader.
+pub fn put_live(line: &str) -> Result<(), Failure> {
     match writeln!(io::stdout(), "{line}") {
         Ok(()) => Ok(()),
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),

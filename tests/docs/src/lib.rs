@@ -32,6 +32,26 @@ pub fn commands() -> Vec<Command> {
     ]
 }
 
+/// The verbs of all commands, each with its whole path: `sk-cluster key renew`. A command without verbs is one itself.
+pub fn verbs() -> Vec<String> {
+    fn walk(command: &Command, before: &str, found: &mut Vec<String>) {
+        let path = format!("{before}{}", command.get_name());
+        let mut children = command.get_subcommands().filter(|c| c.get_name() != "help").peekable();
+        if children.peek().is_none() {
+            found.push(path);
+            return;
+        }
+        for child in children {
+            walk(child, &format!("{path} "), found);
+        }
+    }
+    let mut found = Vec::new();
+    for command in commands() {
+        walk(&command, "", &mut found);
+    }
+    found
+}
+
 /// Every generated file by its path from the root of the tree.
 pub fn files() -> io::Result<BTreeMap<PathBuf, Vec<u8>>> {
     let mut files = BTreeMap::new();

@@ -64,6 +64,18 @@ pub(crate) struct Answers {
     json: bool,
 }
 
+impl Answers {
+    /// Whether files are made; else this host is only looked at.
+    pub(crate) fn writes(&self) -> bool {
+        !self.check && !self.dry_run
+    }
+
+    /// The module named beforehand.
+    pub(crate) fn module(&self) -> Option<&str> {
+        self.module.as_deref()
+    }
+}
+
 /// `sk-module init`.
 pub(crate) fn init(roots: &Roots, answers: &Answers) -> Result<u8, Failure> {
     if answers.check {

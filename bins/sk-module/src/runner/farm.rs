@@ -115,6 +115,7 @@ impl Runner {
             // The addresses have a lifetime: what is not removed now goes by itself.
             let _ = std::process::Command::new(program)
                 .args(["clean", "-m", &module])
+                .env("SK_ORIGIN", format!("runner of {module}"))
                 .stdout(std::process::Stdio::null())
                 .status();
         });
