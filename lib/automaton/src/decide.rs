@@ -78,7 +78,7 @@ pub(crate) fn start(intent: Intent, me: &Published, peer: Peer<'_>, settings: &S
         (Intent::Prim | Intent::PrimForce, None) => Decision::Alone { force: true },
         (Intent::Second { .. }, None) => Decision::Refuse(Why::PeerIsNotPrimary),
         // With a store no two nodes serve: one that still says so while we are ahead of it has lost the right to, and is about to notice.
-        (Intent::Start, Some(p)) if lapsed(me, p, settings) => Decision::Await,
+        (Intent::Start | Intent::Second { .. }, Some(p)) if lapsed(me, p, settings) => Decision::Await,
         (Intent::Second { full }, Some(p)) => follow(me, p, full, settings),
         (Intent::Start, Some(p)) => follow(me, p, false, settings),
         (Intent::Start, None) => match peer {

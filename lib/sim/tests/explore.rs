@@ -1,8 +1,8 @@
 //! Does everything hold in every small history, and would the exploration notice if it did not?
 
-use automaton::Weakness;
+use automaton::{Verb, Weakness};
 use sim::engine::Mutation;
-use sim::explore::{Bounds, explore};
+use sim::explore::{Bounds, Step, Wait, explore, history};
 
 const ALONE_TOGETHER: Bounds = Bounds { depth: 2, states: 100_000, arbitrated: false };
 
@@ -20,6 +20,20 @@ fn with_a_store_every_history_of_one_input_holds_whether_leases_end_or_not() {
     assert!(found.failures.is_empty(), "{:#?}", found.failures);
     assert!(found.complete && found.states > 50 && found.owners > 5, "{found:?}");
     assert_eq!(found.isolated, 0);
+}
+
+/// Found by an exploration of three inputs: a node that the store calls the owner gave its role up for one that had just lost its own,
+/// and both waited for the operator.
+#[test]
+fn the_owner_of_the_lease_yields_to_nobody_who_has_lost_it() {
+    let (pause, settled) = ((Step::Pause(0), Wait::Settled), Wait::Settled);
+    let command = |verb, wait| (Step::Command(1, verb), wait);
+    for path in [
+        [pause, command(Verb::Stop, settled), command(Verb::Second, Wait::Instant)],
+        [command(Verb::Stop, settled), pause, command(Verb::Prim, settled)],
+    ] {
+        assert_eq!(history(true, &path), [""; 0], "{path:?}");
+    }
 }
 
 #[track_caller]

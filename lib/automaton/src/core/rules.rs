@@ -64,6 +64,10 @@ impl Core {
         match decide::start(intent, &self.published(), self.peer_view(), &self.settings) {
             Decision::Await => {
                 self.wake();
+                // Both changed the data, and the peer was chosen: a store that calls this node the owner will not let it.
+                if self.may_own_instead() && self.may_serve(Ground::Own, true) == Permission::Granted {
+                    return self.start_alone(true);
+                }
                 self.set_state(WAIT_READY, None);
             }
             Decision::Alone { force } => {
@@ -77,10 +81,7 @@ impl Core {
                 }
                 self.wake();
                 self.intent = Intent::Start;
-                let request =
-                    Request { from: StateName::Wait, to: StateName::Alone, action: "start", force, full: false };
-                let steps = build(&request, &self.settings);
-                self.start_job(JobKind::Move, steps);
+                self.start_alone(force);
             }
             Decision::Second { full, outdate } => {
                 self.wake();
@@ -98,10 +99,7 @@ impl Core {
                     return;
                 }
                 self.log('C', "heart", "Action rfs.uptodate=up from failover rule rfs_forceuptodate");
-                let request =
-                    Request { from: StateName::Wait, to: StateName::Alone, action: "start", force: true, full: false };
-                let steps = build(&request, &self.settings);
-                self.start_job(JobKind::Move, steps);
+                self.start_alone(true);
             }
             Decision::NotReady(why) => {
                 if self.may_know_more(why) {
@@ -109,15 +107,7 @@ impl Core {
                     match self.may_serve(ground, true) {
                         Permission::Granted => {
                             self.wake();
-                            let request = Request {
-                                from: StateName::Wait,
-                                to: StateName::Alone,
-                                action: "start",
-                                force: true,
-                                full: false,
-                            };
-                            let steps = build(&request, &self.settings);
-                            return self.start_job(JobKind::Move, steps);
+                            return self.start_alone(true);
                         }
                         Permission::Pending => return self.set_state(WAIT_READY, None),
                         Permission::Refused(Refusal::Denied(said)) => {
@@ -135,6 +125,24 @@ impl Core {
             }
             Decision::Refuse(why) => self.give_up(intent, why),
         }
+    }
+
+    fn start_alone(&mut self, force: bool) {
+        let request = Request { from: StateName::Wait, to: StateName::Alone, action: "start", force, full: false };
+        let steps = build(&request, &self.settings);
+        self.start_job(JobKind::Move, steps);
+    }
+
+    fn may_own_instead(&self) -> bool {
+        matches!(self.settings.arbiter, Arbiter::Store { .. })
+            && self.intent == Intent::Start
+            && self.standing() == Standing::Alone
+            && self.peer().is_some_and(|p| {
+                p.state.name == StateName::Wait
+                    && !p.leaving
+                    && p.standing == Standing::Alone
+                    && self.own_lineage().compare(&p.lineage) == Relation::Diverged
+            })
     }
 
     /// `failover off` kept this node from taking over: it waits for the old primary, also after a restart of its runner or its host.
@@ -273,7 +281,12 @@ impl Core {
 
     fn split_brain(&mut self) {
         let Some(peer) = self.peer().cloned() else { return };
-        if decide::stays_after_split(&self.published(), &peer, &self.settings) {
+        let mine = self.published();
+        // Two nodes do not have the store's lease: the peer that says it serves has lost it, and is about to notice.
+        let lawful = matches!(self.settings.arbiter, Arbiter::Store { .. })
+            && !self.unlicensed()
+            && mine.lineage.compare(&peer.lineage) != Relation::Older;
+        if lawful || decide::stays_after_split(&mine, &peer, &self.settings) {
             if self.last_complaint.as_deref() != Some("split brain") {
                 self.last_complaint = Some("split brain".to_owned());
                 self.log('E', "heart", "Split brain recovery: staying alone");

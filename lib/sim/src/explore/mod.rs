@@ -121,6 +121,27 @@ pub fn explore(mutation: Mutation, bounds: Bounds, first: bool) -> Found {
     found
 }
 
+/// One history from each beginning: what is wrong after it, as [`explore`] finds it.
+pub fn history(arbitrated: bool, path: &[(Step, Wait)]) -> Vec<String> {
+    let mut found = Found::default();
+    for world in roots(Mutation::None, arbitrated) {
+        let mut state = State { world, path: Vec::new(), safe: None, forced: false };
+        let mut isolated = false;
+        for (step, wait) in path {
+            state.forced |= steps::overrules(&state.world, *step);
+            let before = state.world.acked.clone();
+            steps::apply(&mut state.world, *step);
+            steps::pass(&mut state.world, *wait);
+            if state.world.isolation && !std::mem::replace(&mut isolated, true) {
+                state.safe = Some(before);
+            }
+        }
+        let bounds = Bounds { depth: 0, states: 1, arbitrated };
+        visit(state, bounds, &mut BTreeSet::new(), &mut VecDeque::new(), &mut found);
+    }
+    found.failures
+}
+
 fn visit(state: State, bounds: Bounds, seen: &mut BTreeSet<u64>, queue: &mut VecDeque<State>, found: &mut Found) {
     if let Some(violation) = counted(&state.world, state.forced).first() {
         found.failures.push(format!("{:?}: {violation}", state.path));
