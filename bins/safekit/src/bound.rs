@@ -7,7 +7,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 use std::time::Duration;
 use sys::pidfd::PidFd;
-use sys::table::{self, Process};
+use sys::table;
 
 /// Exit code when the time is over.
 const TIME_IS_OVER: u8 = 2;
@@ -54,7 +54,7 @@ pub fn run(arguments: &[String], variables: &[(&str, String)]) -> Result<u8, Fai
 /// Ends a command with everything it started, first politely. Its process group is that of the calling script, so that the
 /// script's own end reaches it too; its descendants are therefore found in the process table.
 fn end(pid: i32) {
-    let family = descendants(&table::scan().unwrap_or_default(), pid);
+    let family = table::descendants(pid);
     let fds: Vec<PidFd> = family.iter().filter_map(|p| PidFd::open(*p).ok().flatten()).collect();
     for process in &family {
         // Gone meanwhile is what is wanted.
@@ -67,15 +67,4 @@ fn end(pid: i32) {
             let _ = fd.signal(rustix::process::Signal::KILL);
         }
     }
-}
-
-/// A process and everything that descends from it, parents first.
-pub fn descendants(table: &[Process], pid: i32) -> Vec<i32> {
-    let mut family = vec![pid];
-    let mut next = 0;
-    while let Some(parent) = family.get(next).copied() {
-        family.extend(table.iter().filter(|p| p.parent == parent).map(|p| p.pid));
-        next += 1;
-    }
-    family
 }

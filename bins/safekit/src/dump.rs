@@ -11,6 +11,13 @@ const KEPT: usize = 3;
 /// Makes a snapshot under a name with the time, prints its path, and removes the oldest ones.
 pub fn run(place: &Place) -> Result<u8, Failure> {
     let module = place.module()?;
+    let logged = sys::commands::Command::start(&place.roots, "safekit", module, &["dump".to_owned()]);
+    let result = dump(place, module);
+    logged.end(result.as_ref().map_or_else(|failure| failure.code, |()| 0));
+    result.map(|()| 0)
+}
+
+fn dump(place: &Place, module: &str) -> Result<(), Failure> {
     let directory = place.roots.var.join("dumps").join(module);
     let failed = |what: &str, path: &Path, e| Failure::sys(format!("cannot {what} {}", path.display()), e);
     std::fs::create_dir_all(&directory).map_err(|e| failed("make", &directory, e))?;
@@ -37,6 +44,5 @@ pub fn run(place: &Place) -> Result<u8, Failure> {
     for old in dumps.iter().rev().skip(KEPT) {
         sys::files::remove(old).map_err(|e| failed("remove", old, e))?;
     }
-    put(&file.display().to_string())?;
-    Ok(0)
+    put(&file.display().to_string())
 }

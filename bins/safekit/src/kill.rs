@@ -20,7 +20,7 @@ pub fn kill(name: &str, argregex: Option<&str>, level: &str) -> Result<u8, Failu
     }
     let pattern = argregex.map(Regex::new).transpose().map_err(|e| Failure::usage(format!("-argregex: {e}")))?;
     let own = ancestors();
-    let found: Vec<Process> = table::scan()
+    let found: Vec<Process> = table::scan_named(|comm| comm == name)
         .map_err(|e| Failure::sys("cannot read the process table", e))?
         .into_iter()
         .filter(|p| is_meant(p, name, pattern.as_ref(), &own))

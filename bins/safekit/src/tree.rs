@@ -1,6 +1,5 @@
 //! Which processes of a name are there with all that they started? `-r processtree list|kill NAME|all [REGEX]`.
 
-use crate::bound::descendants;
 use crate::cli::Failure;
 use crate::kill;
 use crate::verbs::put;
@@ -26,24 +25,21 @@ pub fn run(arguments: &[String]) -> Result<u8, Failure> {
         .map(Regex::new)
         .transpose()
         .map_err(|e| Failure::usage(format!("processtree: the regular expression is wrong: {e}")))?;
-    let table = table::scan().map_err(|e| Failure::sys("cannot read the process table", e))?;
     let own = kill::ancestors();
-    let meant = |p: &&Process| {
-        (name == "all" || p.comm == name)
-            && p.pid != 1
-            && !own.contains(&p.pid)
-            && pattern.as_ref().is_none_or(|r| r.is_match(&p.command_line))
-    };
-    let roots: Vec<i32> = table.iter().filter(meant).map(|p| p.pid).collect();
+    let named = table::scan_named(|comm| name == "all" || comm == name)
+        .map_err(|e| Failure::sys("cannot read the process table", e))?;
     let mut family: Vec<i32> = Vec::new();
-    for root in roots {
-        for pid in descendants(&table, root) {
+    for root in named.iter().filter(|p| pattern.as_ref().is_none_or(|r| r.is_match(&p.command_line))) {
+        if root.pid == 1 || own.contains(&root.pid) {
+            continue;
+        }
+        for pid in table::descendants(root.pid) {
             if !family.contains(&pid) && !own.contains(&pid) {
                 family.push(pid);
             }
         }
     }
-    let found: Vec<Process> = family.iter().filter_map(|pid| table.iter().find(|p| p.pid == *pid)).cloned().collect();
+    let found: Vec<Process> = family.iter().filter_map(|pid| table::read(*pid)).collect();
     if action == "list" {
         for process in &found {
             put(&format!("{:>7} {:>7} {:<15} {}", process.pid, process.parent, process.comm, process.command_line))?;

@@ -10,7 +10,7 @@ pub(crate) fn list(args: &ListArgs) -> Result<bool, Failure> {
     let matcher = Matcher::new(args.name.as_deref(), args.name_regex.as_deref(), args.arg_regex.as_deref())
         .map_err(Failure::usage)?;
     let own = i32::try_from(std::process::id()).unwrap_or_default();
-    let mut found = sys::table::scan().map_err(|e| Failure::system("/proc", e))?;
+    let mut found = sys::table::scan_named(|comm| matcher.fits_name(comm)).map_err(|e| Failure::system("/proc", e))?;
     found.retain(|p| p.pid != own && matcher.fits(p));
     let mut lines = Vec::new();
     if !args.json && !found.is_empty() {

@@ -178,7 +178,10 @@ impl Watcher {
     }
 
     fn scan(&mut self, poll: &Poll) -> Result<(), End> {
-        let table = sys::table::scan().map_err(|e| End::Failed(Failure::system("/proc", e)))?;
+        let watched = |w: &&Watch| w.is_enabled() && !w.spec.service;
+        let table =
+            sys::table::scan_named(|comm| self.watches.iter().filter(watched).any(|w| w.matcher.fits_name(comm)))
+                .map_err(|e| End::Failed(Failure::system("/proc", e)))?;
         let own = i32::try_from(std::process::id()).unwrap_or_default();
         let mut counted = BTreeSet::new();
         for watch in self.watches.iter_mut().filter(|w| w.is_enabled()) {

@@ -97,10 +97,13 @@ impl Matcher {
         })
     }
 
+    /// Whether a process of this name may fit.
+    pub fn fits_name(&self, comm: &str) -> bool {
+        self.comm.as_ref().is_none_or(|c| c == comm) && self.comm_regex.as_ref().is_none_or(|r| r.is_match(comm))
+    }
+
     pub fn fits(&self, process: &Process) -> bool {
-        self.comm.as_ref().is_none_or(|c| *c == process.comm)
-            && self.comm_regex.as_ref().is_none_or(|r| r.is_match(&process.comm))
-            && self.line_regex.as_ref().is_none_or(|r| r.is_match(&process.command_line))
+        self.fits_name(&process.comm) && self.line_regex.as_ref().is_none_or(|r| r.is_match(&process.command_line))
     }
 }
 

@@ -6,6 +6,9 @@ use std::io::Read;
 /// Longest command line that is read, in bytes; the rest is cut.
 const COMMAND_LINE_LIMIT: u64 = 128 * 1024;
 
+/// More than the kernel ever writes for a name.
+const COMM_LIMIT: u64 = 64;
+
 /// One running process. `pid` and `start` together name it for ever (until a reboot).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Process {
@@ -21,10 +24,39 @@ pub struct Process {
 
 /// All running processes except zombies, by pid. Processes that end meanwhile are left out.
 pub fn scan() -> std::io::Result<Vec<Process>> {
+    scan_named(|_| true)
+}
+
+/// Those whose `comm` is wanted. Of the others nothing else is read: the kernel lets readers wait for a process that stands
+/// still on its way through exec, as one does whose file system does not answer.
+pub fn scan_named(wanted: impl Fn(&str) -> bool) -> std::io::Result<Vec<Process>> {
+    let read = |entry: Entry| {
+        let mut comm = Vec::new();
+        entry.open_relative("comm").ok()?.take(COMM_LIMIT).read_to_end(&mut comm).ok()?;
+        let comm = comm.strip_suffix(b"\n").unwrap_or(&comm);
+        wanted(&String::from_utf8_lossy(comm)).then(|| read_entry(&entry)).flatten()
+    };
     let mut all: Vec<Process> =
-        procfs::process::all_processes().map_err(io_error)?.filter_map(|p| read_entry(&p.ok()?)).collect();
+        procfs::process::all_processes().map_err(io_error)?.filter_map(|p| read(p.ok()?)).collect();
     all.sort_by_key(|p| p.pid);
     Ok(all)
+}
+
+/// A process and everything that descends from it, parents first. As in [`scan_named`], no process that stands still is waited for.
+pub fn descendants(pid: i32) -> Vec<i32> {
+    let parents: Vec<(i32, i32)> = procfs::process::all_processes()
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| entry.ok()?.status().ok())
+        .map(|status| (status.pid, status.ppid))
+        .collect();
+    let mut family = vec![pid];
+    let mut next = 0;
+    while let Some(parent) = family.get(next).copied() {
+        family.extend(parents.iter().filter(|(_, p)| *p == parent).map(|(child, _)| child));
+        next += 1;
+    }
+    family
 }
 
 /// One process; `None` when there is none, or only a zombie.
@@ -91,7 +123,9 @@ mod tests {
         assert_eq!(found.comm, "cat");
         assert_eq!(found.command_line, "cat - /proc/self/\u{fffd}");
         assert_eq!(found.parent, std::process::id() as i32);
-        assert_eq!(read(pid), Some(found));
+        assert_eq!(read(pid).as_ref(), Some(&found));
+        assert!(scan_named(|comm| comm == "cat").unwrap().contains(&found));
+        assert!(scan_named(|comm| comm != "cat").unwrap().iter().all(|p| p.pid != pid));
         child.kill().unwrap();
         let fd = crate::pidfd::PidFd::open(pid).unwrap().unwrap();
         assert!(fd.wait(std::time::Duration::from_secs(10)).unwrap());
