@@ -431,3 +431,97 @@ fn help_and_tables_fit_80_columns() {
         }
     }
 }
+
+/// The commands that `sk-module init` prints, as they are: ssh is a script that becomes the other node.
+#[test]
+fn the_commands_that_init_prints_bring_a_module_to_the_other_node() {
+    let pair = pair();
+    let (one, two) = (&pair.one, &pair.two);
+    let templates = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/modules").canonicalize().unwrap();
+    let data = one.root.join("data");
+    for directory in [&one.root.join("safe"), &one.root.join("bin"), &data] {
+        fs::create_dir_all(directory).unwrap();
+    }
+    std::os::unix::fs::symlink(templates, one.root.join("safe/templates")).unwrap();
+    let ssh = one.root.join("bin/ssh");
+    let become_two: String = [("SK_ETC", "etc"), ("SK_VAR", "var"), ("SK_RUN", "run"), ("SK_SAFE", "safe")]
+        .map(|(name, part)| format!(" {name}='{}'", two.root.join(part).display()))
+        .concat();
+    let script =
+        format!("#!/bin/sh\n[ \"$1\" = node2 ] || exit 99\nshift\nexec env SK_NODE=node2{become_two} \"$@\"\n");
+    fs::write(&ssh, script).unwrap();
+    fs::set_permissions(&ssh, fs::Permissions::from_mode(0o755)).unwrap();
+    let data = data.display().to_string();
+    let init = [
+        "init",
+        "-y",
+        "-m",
+        "shop",
+        "--template",
+        "mirror",
+        "--vip",
+        "192.0.2.50",
+        "--dir",
+        &data,
+        "--process",
+        "shopd",
+    ];
+    let output = one.command("sk-module").args(init).args(["--id", "9"]).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let said = String::from_utf8(output.stdout).unwrap();
+    let steps: Vec<&str> =
+        said.split("\nNext:").nth(1).unwrap().lines().filter_map(|l| l.strip_prefix("     ")).collect();
+    let (prepare, start): (Vec<&str>, Vec<&str>) =
+        steps.iter().partition(|s| ["push", "init --check", "config -m"].iter().any(|word| s.contains(word)));
+    assert_eq!((prepare.len(), start.len()), (4, 5), "{steps:#?}");
+    assert!(start.contains(&"sk-module prim -m shop --wait"), "{start:#?}");
+    assert!(start.contains(&"sk-module -H node2 second -m shop --wait"), "{start:#?}");
+    let programs = Path::new(env!("CARGO_BIN_EXE_sk-cluster")).parent().unwrap();
+    let path = format!("{}:{}:{}", one.root.join("bin").display(), programs.display(), std::env::var("PATH").unwrap());
+    for step in prepare {
+        let mut command = Command::new("sh");
+        command.args(["-c", step]).env("PATH", &path).env("SK_NODE", "node1");
+        for (name, part) in [("SK_ETC", "etc"), ("SK_VAR", "var"), ("SK_RUN", "run"), ("SK_SAFE", "safe")] {
+            command.env(name, one.root.join(part));
+        }
+        let output = command.stdin(Stdio::null()).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        if step.contains("--check") {
+            // This machine may lack something; that the module is there is what counts.
+            assert!(text.contains("this host is node2 of the cluster"), "{step}: {output:?}");
+        } else {
+            assert!(output.status.success(), "{step}: {output:?}");
+        }
+    }
+    let state = one.ok(&["state"]);
+    let lines: Vec<&str> = state.lines().filter(|l| l.contains(" shop ")).collect();
+    let rest = |line: &&str| line.split_whitespace().skip(1).take(6).map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(lines.len(), 2, "{state}");
+    assert_eq!(rest(&lines[0]), rest(&lines[1]), "the same number and signature: {state}");
+    assert!(lines[0].contains(" 9 "), "{state}");
+}
+
+/// What `sk-module doctor` says of two nodes that do not agree.
+#[test]
+fn nodes_that_differ_are_told_by_the_doctor() {
+    let pair = pair();
+    let doctor = || {
+        let output = pair.one.command("sk-module").args(["doctor", "--json"]).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()).collect::<Vec<_>>()
+    };
+    let complaint = |all: &[Value], check: &str| {
+        let found =
+            all.iter().find(|f| f["check"] == check && f["level"] != "ok" && f["words"].to_string().contains("node2"));
+        found.map(|f| f["remedy"].as_str().unwrap().to_owned())
+    };
+    let all = doctor();
+    assert!(all.iter().any(|f| f["check"] == "reach" && f["level"] == "ok"), "{all:#?}");
+    assert_eq!((complaint(&all, "cluster"), complaint(&all, "key")), (None, None), "{all:#?}");
+    fs::write(pair.two.etc("cluster.xml"), cluster_xml(pair.port, " ")).unwrap();
+    let all = doctor();
+    assert!(complaint(&all, "cluster").is_some_and(|r| r.contains("sk-cluster push")), "{all:#?}");
+    fs::write(pair.two.etc("cluster.key"), "cd".repeat(32)).unwrap();
+    let all = doctor();
+    assert!(complaint(&all, "key").is_some_and(|r| r.contains("sk-cluster import --replace-key")), "{all:#?}");
+}

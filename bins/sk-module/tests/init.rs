@@ -92,11 +92,13 @@ fn flags_make_a_module_that_can_be_applied() {
 
     let said = host.ok(&Host::all(&data));
     for words in [
-        "scp -p",
-        "node2",
+        "sk-cluster export | ssh node2 sk-cluster import",
+        "sk-module push -m shop --only-files",
+        "ssh node2 sk-module init --check -m shop",
+        "sk-module push -m shop\n",
         "sk-module config -m shop",
         "systemctl disable --now shop-db shop",
-        "sk-module second -m shop --wait",
+        "sk-module -H node2 second -m shop --wait",
     ] {
         assert!(said.contains(words), "{words} in {said}");
     }
@@ -194,8 +196,8 @@ fn the_host_is_looked_at() {
     let data = host.data();
     let said = host.ok(&Host::all(&data));
     assert!(
-        said.contains("Linux ")
-            && said.contains("none of the nodes' addresses")
+        said.contains("[OK]    kernel: ")
+            && said.contains("this host is node1 of the cluster")
             && said.contains("no interface of this host"),
         "{said}"
     );
@@ -203,7 +205,7 @@ fn the_host_is_looked_at() {
     let check = host.sk(&["init", "--check", "-m", "shop", "--owner", "root=0:0", "--owner", "no-such-user=1:2"]);
     let text = String::from_utf8_lossy(&check.stdout).into_owned();
     assert_eq!(check.status.code(), Some(1), "{text}");
-    assert!(text.contains("good   root has uid 0") && text.contains("there is no user no-such-user"), "{text}");
+    assert!(text.contains("[OK]    users: root has uid 0") && text.contains("there is no user no-such-user"), "{text}");
 }
 
 /// Somebody answers, the first time wrongly.
@@ -249,7 +251,10 @@ fn a_farm_and_a_single_server_are_made_too() {
     ]
     .concat();
     let said = host.ok(&farm);
-    assert!(said.contains("sk-module start -m web --wait") && said.contains("node3"), "{said}");
+    assert!(
+        said.contains("sk-module -H '*' start -m web --wait") && said.contains("ssh node3 sk-cluster import"),
+        "{said}"
+    );
     host.ok(&["config", "-m", "web"]);
     let said = host.ok(&["init", "--template", "light", "-m", "one", "--process", "x"]);
     assert!(said.contains("talks to no other node"), "{said}");

@@ -110,5 +110,8 @@ fn what_can_be_installed_and_what_a_host_lacks() {
     let available = objects(&node, 0, &["list", "--available"]);
     assert_eq!((&available[0]["kind"], &available[0]["source"]), (&"template".into(), &"one".into()));
     let found = objects(&node, 1, &["init", "--check", "--owner", "no-such-user=1:1"]);
-    assert!(found.iter().any(|f| f["grade"] == "bad" && f["remedy"].is_string()), "{found:#?}");
+    assert!(
+        found.iter().any(|f| f["check"] == "users" && f["level"] == "error" && f["remedy"].is_string()),
+        "{found:#?}"
+    );
 }

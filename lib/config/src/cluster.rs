@@ -238,7 +238,7 @@ pub(crate) fn node_name(name: &str) -> bool {
 }
 
 /// An address in its shortest form, or a host name. `None`: neither.
-pub(crate) fn host(text: &str) -> Option<String> {
+pub fn host(text: &str) -> Option<String> {
     if let Some(inner) = text.strip_prefix('[') {
         let address: IpAddr = inner.strip_suffix(']')?.parse().ok()?;
         return address.is_ipv6().then(|| address.to_string());

@@ -32,7 +32,7 @@ pub use check::{
     ArbiterKind, CheckAction, Checks, CustomCheck, Etcd, IntfCheck, IpCheck, ModuleCheck, PingCheck, Splitbrain,
     TcpCheck, When,
 };
-pub use cluster::{Cluster, Lan, LanNode, parse_cluster};
+pub use cluster::{Cluster, Lan, LanNode, host, parse_cluster};
 pub use diagnostic::{Diagnostic, Diagnostics, Severity, Span};
 pub use expand::escape as escape_attribute;
 pub use failover::Failover;

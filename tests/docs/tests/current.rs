@@ -56,6 +56,30 @@ fn every_argument_is_explained() {
     assert!(silent.is_empty(), "without an explanation: {silent:#?}");
 }
 
+/// Help fits a terminal of 80 columns, whatever a line in the source is long.
+#[test]
+fn help_fits_80_columns() {
+    fn look(command: &mut clap::Command, path: &str, wide: &mut Vec<String>) {
+        let path = format!("{path} {}", command.get_name());
+        for help in [command.render_help(), command.render_long_help()] {
+            let help = help.to_string();
+            // A synopsis is one line.
+            let lines = help.lines().filter(|l| !l.starts_with("Usage: ") && l.chars().count() > 80);
+            wide.extend(lines.map(|line| format!("{path}: {line}")));
+        }
+        for sub in command.get_subcommands_mut() {
+            look(sub, &path, wide);
+        }
+    }
+    let mut wide = Vec::new();
+    for command in docs::commands() {
+        let mut command = command.term_width(80);
+        command.build();
+        look(&mut command, "", &mut wide);
+    }
+    assert!(wide.is_empty(), "{wide:#?}");
+}
+
 #[test]
 fn pages_written_by_hand_are_clean() {
     let mut pages = 0;

@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 use sys::roots::Roots;
 use wire::KeyRing;
+use wire::key::KeyError;
 
 /// Descriptors that a replicated tree in use needs at the least.
 const DESCRIPTORS: u64 = 4096;
@@ -33,7 +34,7 @@ pub(super) fn look(roots: &Roots, modules: &[Known], found: &mut Vec<Finding>) {
     units(modules, found);
 }
 
-fn kernel() -> Finding {
+pub(crate) fn kernel() -> Finding {
     let release = release();
     match version(&release) {
         Some(version) if version >= OLDEST => Finding::ok("kernel", release),
@@ -68,7 +69,7 @@ fn in_path(name: &str) -> bool {
     std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|d| d.join(name).is_file()))
 }
 
-fn fuse() -> Finding {
+pub(crate) fn fuse() -> Finding {
     match std::fs::OpenOptions::new().read(true).write(true).open("/dev/fuse") {
         Ok(_) => Finding::ok("fuse", "/dev/fuse can be opened"),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Finding::error(
@@ -82,8 +83,15 @@ fn fuse() -> Finding {
     }
 }
 
-/// Whether the kernel's packet filter answers.
-fn nftables() -> Finding {
+/// Whether the kernel's packet filter answers, and its command is there.
+pub(crate) fn nftables() -> Finding {
+    if !in_path("nft") && !["/usr/sbin/nft", "/sbin/nft"].iter().any(|path| Path::new(path).is_file()) {
+        return Finding::error(
+            "nftables",
+            "nft is missing, which shares out the clients of a farm",
+            "apt-get install nftables",
+        );
+    }
     use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
     let netlink = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkNetFilter);
     let loaded = Path::new("/sys/module/nf_tables").exists()
@@ -139,7 +147,7 @@ fn descriptors() -> Finding {
 }
 
 /// Clocks decide nothing about data; logs of two nodes can only be compared when they agree.
-fn clock_is_disciplined() -> Option<Finding> {
+pub(crate) fn clock_is_disciplined() -> Option<Finding> {
     Some(if sys::clock::is_synchronised()? {
         Finding::ok("clock", "synchronised")
     } else {
@@ -178,12 +186,12 @@ pub(super) fn cluster(roots: &Roots, found: &mut Vec<Finding>) -> Option<Cluster
             found.push(Finding::warn("key", "a renewal of the key is not finished", "sk-cluster key renew ends it"));
         }
         Err(e) => {
-            found.push(Finding::error("key", e.to_string(), "every connection between nodes needs it"));
+            found.push(unusable("key", &e));
             return None;
         }
     }
     if let Err(e) = wire::role::load_operators(&roots.operators()) {
-        found.push(Finding::error("operators", e.to_string(), "no operator is let in until it is mended"));
+        found.push(unusable("operators", &e));
     }
     let held = sys::lock::is_held(&roots.cluster_run().join("lock")).unwrap_or(false);
     found.push(if held {
@@ -196,6 +204,23 @@ pub(super) fn cluster(roots: &Roots, found: &mut Vec<Finding>) -> Option<Cluster
         )
     });
     cluster
+}
+
+/// What is wrong with a file of keys, and how to mend exactly that.
+fn unusable(check: &'static str, error: &KeyError) -> Finding {
+    let remedy = match error {
+        KeyError::Missing(_) => {
+            "ssh OTHER sk-cluster export | sk-cluster import; for a new cluster: sk-cluster create".into()
+        }
+        KeyError::Exposed { path, .. } => format!("chmod 600 {}", path.display()),
+        KeyError::ForeignOwner { path, .. } => format!("chown root {}", path.display()),
+        KeyError::Malformed(_) => "ssh OTHER sk-cluster export | sk-cluster import --replace-key".into(),
+        KeyError::Line { .. } => "correct that line, or sk-cluster push on a node whose file is right".into(),
+        other => format!("it must be readable by root: {other}"),
+    };
+    // The message says a remedy of its own, for those who have only that.
+    let words = error.to_string();
+    Finding::error(check, words.split(';').next().unwrap_or_default(), remedy)
 }
 
 /// Units of systemd, where it rules.

@@ -1,6 +1,6 @@
 //! Is this installation healthy? What is not, in words, with the remedy.
 
-mod host;
+pub(crate) mod host;
 mod modules;
 mod peers;
 
@@ -51,6 +51,17 @@ impl Finding {
         Self { level: Level::Error, ..Self::warn(check, words, remedy) }
     }
 
+    pub fn is_error(&self) -> bool {
+        self.level == Level::Error
+    }
+
+    /// For programs: check, level (ok, warn, error), words, remedy.
+    pub fn json(&self) -> serde_json::Value {
+        let level = format!("{:?}", self.level).to_lowercase();
+        json!({"check": self.check, "level": level, "words": self.words, "remedy": self.remedy})
+    }
+
+    /// For people: what was looked at, and in a second line how to mend it.
     pub fn line(&self) -> String {
         let level = match self.level {
             Level::Ok => "[OK]",
@@ -79,14 +90,10 @@ pub(crate) fn doctor(roots: &Roots, as_json: bool, quiet: bool, offline: bool) -
     let found = findings(roots, offline);
     for finding in found.iter().filter(|f| !quiet || f.level > Level::Ok) {
         if as_json {
-            let level = format!("{:?}", finding.level).to_lowercase();
-            say!(
-                "{}",
-                json!({"check": finding.check, "level": level, "words": finding.words, "remedy": finding.remedy})
-            );
+            say!("{}", finding.json());
         } else {
             say!("{}", finding.line());
         }
     }
-    Ok(if found.iter().any(|f| f.level == Level::Error) { exit::REFUSED } else { 0 })
+    Ok(if found.iter().any(Finding::is_error) { exit::REFUSED } else { 0 })
 }

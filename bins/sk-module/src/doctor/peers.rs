@@ -211,7 +211,10 @@ mod tests {
             (3_500, Level::Warn),
             (0, Level::Ok),
         ] {
-            assert_eq!(clocks("b", 1_000, 2_000, theirs).level, level, "{theirs}");
+            let found = clocks("b", 1_000, 2_000, theirs);
+            assert_eq!(found.level, level, "{theirs}");
+            let remedy = found.remedy.unwrap_or_default();
+            assert_eq!(remedy.contains("chrony"), level > Level::Ok, "{theirs}: {remedy}");
         }
         assert_eq!(clocks("b", 100_000, 100_010, 20_000).level, Level::Error);
     }
@@ -228,16 +231,22 @@ mod tests {
             ..Facts::default()
         };
         let users = BTreeMap::from([("app".to_owned(), (5, 5))]);
-        let checks = |facts: &Facts| {
+        let found = |facts: &Facts| {
             let mut found = Vec::new();
             agree("b", facts, Some(&bundle), &ring, &[], &users, &mut found);
-            found.iter().map(|f| f.check).collect::<Vec<_>>()
+            found
         };
-        assert!(checks(&good).is_empty());
-        assert_eq!(checks(&Facts { version: "0".into(), ..good.clone() }), ["version"]);
-        assert_eq!(checks(&Facts { cluster: None, ..good.clone() }), ["cluster"]);
-        assert_eq!(checks(&Facts { key: "f".into(), ..good.clone() }), ["key"]);
-        assert_eq!(checks(&Facts { users: [("app".to_owned(), (5, 6))].into(), ..good.clone() }), ["users"]);
-        assert_eq!(checks(&Facts { users: BTreeMap::new(), ..good }), ["users"]);
+        assert!(found(&good).is_empty());
+        for (facts, check, remedy) in [
+            (Facts { version: "0".into(), ..good.clone() }, "version", "install the same version"),
+            (Facts { cluster: None, ..good.clone() }, "cluster", "sk-cluster push"),
+            (Facts { key: "f".into(), ..good.clone() }, "key", "sk-cluster key renew"),
+            (Facts { users: [("app".to_owned(), (5, 6))].into(), ..good.clone() }, "users", "usermod -u"),
+            (Facts { users: BTreeMap::new(), ..good }, "users", "create it with uid 5 and gid 5"),
+        ] {
+            let [finding] = &found(&facts)[..] else { panic!("{check}: {:?}", found(&facts)) };
+            assert_eq!(finding.check, check);
+            assert!(finding.remedy.as_deref().is_some_and(|r| r.contains(remedy)), "{finding:?}");
+        }
     }
 }

@@ -1,8 +1,9 @@
 //! Is this host ready for a module: kernel, packages, addresses, users, clock, firewall? Only looks, changes nothing.
 
-use crate::kernel::{OLDEST, release, version};
+use crate::doctor::{self, Finding};
 use crate::{Failure, exit};
 use config::{Cluster, Mode, Module};
+use net::Subnet;
 use nix::ifaddrs::getifaddrs;
 use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
@@ -14,58 +15,6 @@ use sys::roots::Roots;
 /// Longest run of a command that is asked something.
 const ANSWER: Duration = Duration::from_secs(10);
 const OUTPUT: u64 = 1 << 20;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Grade {
-    Good,
-    /// To be looked at; a module may run all the same.
-    Note,
-    Problem,
-}
-
-/// Something seen on this host.
-#[derive(Clone, Debug)]
-pub(super) struct Finding {
-    grade: Grade,
-    words: String,
-    pub remedy: Option<String>,
-}
-
-impl Finding {
-    fn good(words: impl Into<String>) -> Self {
-        Self { grade: Grade::Good, words: words.into(), remedy: None }
-    }
-
-    fn note(words: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { grade: Grade::Note, words: words.into(), remedy: Some(remedy.into()) }
-    }
-
-    fn problem(words: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { grade: Grade::Problem, words: words.into(), remedy: Some(remedy.into()) }
-    }
-
-    pub fn is_problem(&self) -> bool {
-        self.grade == Grade::Problem
-    }
-
-    pub fn json(&self) -> serde_json::Value {
-        let grade = match self.grade {
-            Grade::Good => "good",
-            Grade::Note => "note",
-            Grade::Problem => "bad",
-        };
-        serde_json::json!({"grade": grade, "words": self.words, "remedy": self.remedy})
-    }
-
-    pub fn line(&self) -> String {
-        let grade = match self.grade {
-            Grade::Good => "good",
-            Grade::Note => "note",
-            Grade::Problem => "BAD",
-        };
-        format!("{grade:<6} {}", self.words)
-    }
-}
 
 /// An address of an interface of this host.
 pub(super) struct Own {
@@ -100,55 +49,30 @@ pub(super) fn addresses() -> Vec<Own> {
     found
 }
 
-/// Whether two addresses are in the same network of `prefix` bits.
-fn same_network(one: IpAddr, other: IpAddr, prefix: u8) -> bool {
-    let prefix = u32::from(prefix);
-    match (one, other) {
-        (IpAddr::V4(a), IpAddr::V4(b)) => {
-            prefix == 0 || (u32::from(a) ^ u32::from(b)).checked_shr(32 - prefix) == Some(0)
-        }
-        (IpAddr::V6(a), IpAddr::V6(b)) => {
-            prefix == 0 || (u128::from(a) ^ u128::from(b)).checked_shr(128 - prefix) == Some(0)
-        }
-        _ => false,
-    }
-}
-
 /// What this host calls itself, without its domain.
 pub(super) fn name() -> String {
     let name = nix::sys::utsname::uname().map(|u| u.nodename().to_string_lossy().into_owned()).unwrap_or_default();
     name.split('.').next().unwrap_or_default().to_owned()
 }
 
-/// Which node of the cluster this host is, by its addresses.
-pub(super) fn own_node(cluster: &Cluster) -> Option<String> {
-    let own = addresses();
-    let nodes = cluster.lans.iter().flat_map(|lan| &lan.nodes);
-    let mine = |local: &str| local.parse::<IpAddr>().is_ok_and(|address| own.iter().any(|o| o.address == address));
-    nodes.into_iter().find(|node| mine(node.local())).map(|node| node.name.clone())
-}
-
 /// Everything that a module of this configuration needs here.
 pub(super) fn examine(roots: &Roots, module: &Module, cluster: &Cluster, id: u16) -> Vec<Finding> {
     let mut found = general();
-    found.push(match own_node(cluster) {
-        Some(node) => Finding::good(format!("this host is {node} of the cluster")),
-        None => Finding::problem(
-            "none of the nodes' addresses is on this host",
+    found.push(match sys::node::own(roots, cluster.own_addresses()) {
+        Ok(node) => Finding::ok("cluster", format!("this host is {node} of the cluster")),
+        Err(e) => Finding::error(
+            "cluster",
+            e.to_string(),
             format!("run it on a node, or correct {}", roots.cluster_xml().display()),
         ),
     });
     let farm = matches!(module.mode, Mode::Farm(_));
     virtual_addresses(module, &mut found);
     if module.rfs.is_some() {
-        found.push(if Path::new("/dev/fuse").exists() {
-            Finding::good("/dev/fuse is there, for replicated directories")
-        } else {
-            Finding::problem("/dev/fuse is missing: nothing can be replicated", "modprobe fuse")
-        });
+        found.push(doctor::host::fuse());
     }
     if farm && module.vip.is_some() {
-        found.push(tool("nft", "nftables", "shares out the clients of a farm"));
+        found.push(doctor::host::nftables());
     }
     for replicated in module.rfs.iter().flat_map(|rfs| &rfs.replicated) {
         directory(Path::new(&replicated.dir), &mut found);
@@ -160,35 +84,14 @@ pub(super) fn examine(roots: &Roots, module: &Module, cluster: &Cluster, id: u16
 
 /// What every module needs.
 pub(super) fn general() -> Vec<Finding> {
-    let mut found = vec![kernel()];
+    let mut found = vec![doctor::host::kernel()];
     if nix::unistd::geteuid().is_root() {
-        found.push(Finding::good("run by root"));
+        found.push(Finding::ok("root", "run by root"));
     } else {
-        found.push(Finding::problem("modules are run by root", "sudo sk-module …"));
+        found.push(Finding::error("root", "modules are run by root", "sudo sk-module …"));
     }
-    found.push(clock());
+    found.extend(doctor::host::clock_is_disciplined());
     found
-}
-
-fn kernel() -> Finding {
-    let release = release();
-    if version(&release).is_some_and(|version| version >= OLDEST) {
-        Finding::good(format!("Linux {release}"))
-    } else {
-        Finding::problem(format!("Linux {release} is older than {}.{}", OLDEST.0, OLDEST.1), "install a later kernel")
-    }
-}
-
-/// Replication and heartbeats do not depend on the clocks; logs, certificates and applications do.
-fn clock() -> Finding {
-    if sys::clock::is_synchronised() == Some(true) {
-        Finding::good("the clock is synchronised")
-    } else {
-        Finding::note(
-            "the clock is not synchronised with a time server: logs of two nodes cannot be compared",
-            "apt-get install chrony (on every node)",
-        )
-    }
 }
 
 fn virtual_addresses(module: &Module, found: &mut Vec<Finding>) {
@@ -197,14 +100,16 @@ fn virtual_addresses(module: &Module, found: &mut Vec<Finding>) {
         for virtual_address in &interface.addresses {
             let text = &virtual_address.addr;
             let Ok(address) = text.parse::<IpAddr>() else {
-                found.push(Finding::note(
+                found.push(Finding::warn(
+                    "address",
                     format!("the virtual address {text} is a name"),
                     "it must be known on every node: see /etc/hosts",
                 ));
                 continue;
             };
             if let Some(taken) = own.iter().find(|o| o.address == address) {
-                found.push(Finding::problem(
+                found.push(Finding::error(
+                    "address",
                     format!("the virtual address {text} is on {} already", taken.interface),
                     "take it out of the configuration of the network: the module sets it",
                 ));
@@ -213,21 +118,23 @@ fn virtual_addresses(module: &Module, found: &mut Vec<Finding>) {
             let named = interface.name.as_deref();
             match own
                 .iter()
-                .find(|o| same_network(o.address, address, o.prefix) && named.is_none_or(|n| n == o.interface))
+                .find(|o| Subnet::of(o.address, o.prefix).contains(address) && named.is_none_or(|n| n == o.interface))
             {
                 Some(network) => {
-                    found.push(Finding::good(format!(
-                        "the virtual address {text} fits the network of {}",
-                        network.interface
-                    )));
+                    found.push(Finding::ok(
+                        "address",
+                        format!("the virtual address {text} fits the network of {}", network.interface),
+                    ));
                     if answers(address) {
-                        found.push(Finding::problem(
+                        found.push(Finding::error(
+                            "address",
                             format!("another machine answers for the virtual address {text}"),
                             format!("choose a free address; who it is: sk-vip probe {text}"),
                         ));
                     }
                 }
-                None => found.push(Finding::problem(
+                None => found.push(Finding::error(
+                    "address",
                     format!("no interface of this host is in the network of the virtual address {text}"),
                     "choose an address in the network of the clients, or name the interface in userconfig.xml",
                 )),
@@ -253,22 +160,31 @@ fn directory(path: &Path, found: &mut Vec<Finding>) {
     let metadata = match std::fs::metadata(path) {
         Ok(metadata) if metadata.is_dir() => metadata,
         Ok(_) => {
-            found.push(Finding::problem(format!("{shown} is no directory"), "a directory is replicated as a whole"));
+            found.push(Finding::error(
+                "replicated",
+                format!("{shown} is no directory"),
+                "a directory is replicated as a whole",
+            ));
             return;
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let words = format!("the directory {shown} does not exist");
-            found.push(Finding::problem(words, format!("on every node: install -d -o USER -g GROUP -m 750 {shown}")));
+            found.push(Finding::error(
+                "replicated",
+                words,
+                format!("on every node: install -d -o USER -g GROUP -m 750 {shown}"),
+            ));
             return;
         }
         Err(error) => {
-            found.push(Finding::problem(format!("{shown}: {error}"), "it must be readable by root"));
+            found.push(Finding::error("replicated", format!("{shown}: {error}"), "it must be readable by root"));
             return;
         }
     };
     let parent = path.parent().and_then(|p| std::fs::metadata(p).ok());
     if parent.is_some_and(|p| p.dev() != metadata.dev()) {
-        found.push(Finding::note(
+        found.push(Finding::warn(
+            "replicated",
             format!("{shown} is the root of a file system"),
             "it must be mounted at boot before the module starts (/etc/fstab), on every node",
         ));
@@ -276,12 +192,14 @@ fn directory(path: &Path, found: &mut Vec<Finding>) {
     let (uid, gid) = (metadata.uid(), metadata.gid());
     let user = user_name(uid);
     found.push(match &user {
-        Some(user) if uid == 0 => Finding::good(format!("{shown} belongs to {user}")),
-        Some(user) => Finding::note(
+        Some(user) if uid == 0 => Finding::ok("replicated", format!("{shown} belongs to {user}")),
+        Some(user) => Finding::warn(
+            "replicated",
             format!("{shown} belongs to {user} (uid {uid}, gid {gid}): the numbers must be the same on every node"),
             format!("compare: id {user}"),
         ),
-        None => Finding::problem(
+        None => Finding::error(
+            "replicated",
             format!("{shown} belongs to uid {uid}, which has no name here"),
             "make the user on every node, with this number",
         ),
@@ -320,14 +238,16 @@ pub(super) fn owner(text: &str) -> Result<Finding, Failure> {
     };
     let here = nix::unistd::User::from_name(user).map_err(|e| Failure::system("users", e))?;
     Ok(match here {
-        None => Finding::problem(
+        None => Finding::error(
+            "users",
             format!("there is no user {user} here"),
             format!("make it with uid {uid} and gid {gid}, or install its package"),
         ),
         Some(here) if here.uid.as_raw() == uid && here.gid.as_raw() == gid => {
-            Finding::good(format!("{user} has uid {uid} and gid {gid}, as on the other node"))
+            Finding::ok("users", format!("{user} has uid {uid} and gid {gid}, as on the other node"))
         }
-        Some(here) => Finding::problem(
+        Some(here) => Finding::error(
+            "users",
             format!("{user} has uid {} and gid {} here, {uid} and {gid} on the other node", here.uid, here.gid),
             format!(
                 "files would change their owner with the role: usermod -u {uid} {user}, groupmod -g {gid} {user}, then chown its files"
@@ -343,7 +263,8 @@ fn services(module: &Module, found: &mut Vec<Finding>) {
     for unit in value.unwrap_or_default().split([',', ' ']).filter(|unit| !unit.is_empty()) {
         let asked = ask("systemctl", &["show", "--property=LoadState,UnitFileState,ActiveState", unit]);
         let Some(answer) = asked else {
-            found.push(Finding::problem(
+            found.push(Finding::error(
+                "services",
                 format!("systemctl cannot be asked about {unit}"),
                 "the scripts of this template need systemd",
             ));
@@ -351,29 +272,20 @@ fn services(module: &Module, found: &mut Vec<Finding>) {
         };
         let is = |line: &str| answer.lines().any(|l| l == line);
         found.push(if is("LoadState=not-found") {
-            Finding::problem(
+            Finding::error(
+                "services",
                 format!("there is no unit {unit}"),
                 "install the application, or correct its name (systemctl list-unit-files)",
             )
         } else if is("UnitFileState=enabled") || is("ActiveState=active") {
-            Finding::note(
+            Finding::warn(
+                "services",
                 format!("the unit {unit} starts by itself"),
                 format!("on every node: systemctl disable --now {unit}"),
             )
         } else {
-            Finding::good(format!("the unit {unit} is left to the module"))
+            Finding::ok("services", format!("the unit {unit} is left to the module"))
         });
-    }
-}
-
-fn tool(name: &str, package: &str, purpose: &str) -> Finding {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let present =
-        std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]).any(|d| d.join(name).is_file());
-    if present {
-        Finding::good(format!("{name} is there"))
-    } else {
-        Finding::problem(format!("{name} is missing, which {purpose}"), format!("apt-get install {package}"))
     }
 }
 
@@ -394,27 +306,29 @@ fn ports(module: &Module, id: u16) -> Vec<(u16, &'static str)> {
 /// Whether something on this host may drop what the nodes say to each other.
 fn firewall(ports: &[(u16, &str)]) -> Finding {
     if ports.is_empty() {
-        return Finding::good("the module talks to no other node");
+        return Finding::ok("firewall", "the module talks to no other node");
     }
     let list: Vec<String> = ports.iter().map(|(port, proto)| format!("{proto} {port}")).collect();
     let list = list.join(", ");
     if ask("firewall-cmd", &["--state"]).is_some_and(|s| s.trim() == "running") {
         let add: Vec<String> = ports.iter().map(|(port, proto)| format!("--add-port={port}/{proto}")).collect();
-        return Finding::note(
+        return Finding::warn(
+            "firewall",
             format!("firewalld runs: open {list} between the nodes"),
             format!("firewall-cmd --permanent {} && firewall-cmd --reload", add.join(" ")),
         );
     }
     if ask("ufw", &["status"]).is_some_and(|s| s.contains("Status: active")) {
         let allow: Vec<String> = ports.iter().map(|(port, proto)| format!("ufw allow {port}/{proto}")).collect();
-        return Finding::note(format!("ufw is active: open {list} between the nodes"), allow.join(" && "));
+        return Finding::warn("firewall", format!("ufw is active: open {list} between the nodes"), allow.join(" && "));
     }
     match ask("nft", &["list", "ruleset"]).as_deref().map(drops_input) {
-        Some(true) => Finding::note(
+        Some(true) => Finding::warn(
+            "firewall",
             format!("nftables drops what no rule accepts: accept {list} from the other nodes"),
             "in the chain with \"hook input\", before its last rule; see nft(8)",
         ),
-        _ => Finding::good(format!("no firewall was found here; between the nodes {list} must pass")),
+        _ => Finding::ok("firewall", format!("no firewall was found here; between the nodes {list} must pass")),
     }
 }
 
@@ -437,17 +351,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn networks_are_compared_by_their_prefix() {
-        let same = |a: &str, b: &str, prefix| same_network(a.parse().unwrap(), b.parse().unwrap(), prefix);
-        assert!(same("10.0.0.1", "10.0.0.254", 24) && !same("10.0.0.1", "10.0.1.1", 24));
-        assert!(
-            same("10.0.0.1", "192.0.2.1", 0) && !same("10.0.0.1", "10.0.0.2", 32) && same("10.0.0.1", "10.0.0.1", 32)
-        );
-        assert!(same("fd00::1", "fd00::ffff", 64) && !same("fd00::1", "fd01::1", 64) && same("fd00::1", "::", 0));
-        assert!(!same("10.0.0.1", "fd00::1", 0));
-    }
-
-    #[test]
     fn a_firewall_is_recognised_by_its_policy() {
         let rules = |policy: &str| {
             format!(
@@ -459,9 +362,9 @@ mod tests {
 
     #[test]
     fn owners_are_compared_with_the_users_of_this_host() {
-        assert!(!owner("root=0:0").unwrap().is_problem());
-        assert!(owner("root=0:1").unwrap().is_problem());
-        assert!(owner("no-such-user-here=1:1").unwrap().is_problem());
+        assert!(!owner("root=0:0").unwrap().is_error());
+        assert!(owner("root=0:1").unwrap().is_error());
+        assert!(owner("no-such-user-here=1:1").unwrap().is_error());
         for text in ["", "root", "root=0", "root=a:b", "=1:1", "root=0:0:0"] {
             assert_eq!(owner(text).unwrap_err().code, exit::USAGE, "{text}");
         }

@@ -5,13 +5,12 @@ mod host;
 mod template;
 
 use crate::configure::{copy_tree, remove_tree, show};
+use crate::doctor::Finding;
 use crate::{Failure, exit, packages};
 use ask::Ask;
 use clap::Args;
 use config::Cluster;
-use host::Finding;
 use std::fs;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use sys::failure::put;
 use sys::roots::{Roots, module_name};
@@ -59,7 +58,7 @@ pub(crate) struct Answers {
     /// With --check: a user must have these numbers, those of the other nodes
     #[arg(long = "owner", value_name = "USER=UID:GID", requires = "check")]
     owners: Vec<String>,
-    /// With --check: JSON lines: grade (good, note, bad), words, remedy
+    /// With --check: JSON lines: check, level (ok, warn, error), words, remedy
     #[arg(long, requires = "check")]
     json: bool,
 }
@@ -127,7 +126,8 @@ pub(crate) fn init(roots: &Roots, answers: &Answers) -> Result<u8, Failure> {
     }
     put("")?;
     report(&findings)?;
-    next(roots, &module, &parsed, &cluster, &settings, answers.dry_run)?;
+    let made = Made { module: &module, parsed: &parsed, cluster: &cluster, is_new_cluster: cluster_text.is_some() };
+    next(roots, &made, &settings, answers.dry_run)?;
     Ok(0)
 }
 
@@ -191,20 +191,11 @@ fn parse_node(text: &str) -> Result<(String, Vec<String>), Failure> {
     }
     let addresses: Vec<String> = addresses.split(',').map(|a| a.trim().to_owned()).collect();
     for address in &addresses {
-        let bare = address.trim_start_matches('[').trim_end_matches(']');
-        if bare.parse::<IpAddr>().is_err() && !is_host_name(bare) {
+        if config::host(address).is_none() {
             return Err(wrong(&format!("{address:?} is no address")));
         }
     }
     Ok((name.to_owned(), addresses))
-}
-
-fn is_host_name(text: &str) -> bool {
-    !text.is_empty()
-        && text.len() <= 253
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.'))
-        && !text.starts_with(['-', '.'])
-        && text.bytes().any(|b| b.is_ascii_alphabetic())
 }
 
 fn ask_nodes(ask: &mut Ask) -> Result<Vec<String>, Failure> {
@@ -358,25 +349,24 @@ fn stage(template: &Template, staged: &Path, text: &str, id: u16) -> Result<(), 
 fn report(findings: &[Finding]) -> Result<(), Failure> {
     for finding in findings {
         put(&finding.line())?;
-        if let Some(remedy) = &finding.remedy {
-            put(&format!("       {remedy}"))?;
-        }
     }
     Ok(())
 }
 
+/// What the answers made.
+struct Made<'a> {
+    module: &'a str,
+    parsed: &'a config::Module,
+    cluster: &'a Cluster,
+    is_new_cluster: bool,
+}
+
 /// The commands that follow, to be copied.
-fn next(
-    roots: &Roots,
-    module: &str,
-    parsed: &config::Module,
-    cluster: &Cluster,
-    settings: &Settings,
-    dry: bool,
-) -> Result<(), Failure> {
-    let own = host::own_node(cluster);
-    let others: Vec<&str> = cluster.nodes().into_iter().filter(|n| Some(*n) != own.as_deref()).collect();
-    let source = roots.module_source(module);
+fn next(roots: &Roots, made: &Made, settings: &Settings, dry: bool) -> Result<(), Failure> {
+    let Made { module, parsed, cluster, .. } = *made;
+    let own = sys::node::own(roots, cluster.own_addresses()).ok();
+    let alone = matches!(parsed.mode, config::Mode::Light);
+    let others: Vec<&str> = cluster.nodes().into_iter().filter(|n| !alone && Some(*n) != own.as_deref()).collect();
     put(if dry { "\nNothing was written. Without --dry-run, the next commands would be:" } else { "\nNext:" })?;
     let mut number = 0;
     let mut step = |words: &str, commands: &[String]| -> Result<(), Failure> {
@@ -384,20 +374,21 @@ fn next(
         put(&format!("{number}. {words}"))?;
         commands.iter().try_for_each(|command| put(&format!("     {command}")))
     };
-    if source.join("README.md").exists() {
-        step("read what this kind of module needs:", &[format!("less {}", source.join("README.md").display())])?;
+    let readme = roots.module_source(module).join("README.md");
+    if readme.exists() {
+        step("read what this kind of module needs:", &[format!("less {}", readme.display())])?;
     }
-    for node in &others {
-        let etc = roots.etc.display();
-        step(
-            &format!("bring the same files to {node}, and look at it:"),
-            &[
-                format!("ssh {node} mkdir -p {etc}/modules"),
-                format!("scp -p {etc}/cluster.xml {etc}/cluster.key {node}:{etc}/"),
-                format!("scp -rp {} {node}:{etc}/modules/", source.display()),
-                format!("ssh {node} sk-module init --check -m {module}{}", host::owner_options(parsed)),
-            ],
-        )?;
+    if made.is_new_cluster && !others.is_empty() {
+        let import = |node: &&str| format!("sk-cluster export | ssh {node} sk-cluster import");
+        let commands: Vec<String> = std::iter::once("sk-cluster up".into()).chain(others.iter().map(import)).collect();
+        step("bring the cluster's configuration and key to the other nodes:", &commands)?;
+    }
+    if !others.is_empty() {
+        let owners = host::owner_options(parsed);
+        let look = |node: &&str| format!("ssh {node} sk-module init --check -m {module}{owners}");
+        let push = format!("sk-module push -m {module} --only-files");
+        let commands: Vec<String> = std::iter::once(push).chain(others.iter().map(look)).collect();
+        step("bring them the module's files, and look at them:", &commands)?;
     }
     if !settings.services.is_empty() {
         let units = settings.services.join(" ");
@@ -406,18 +397,25 @@ fn next(
             &[format!("systemctl disable --now {units}")],
         )?;
     }
-    step("on every node: apply the configuration:", &[format!("sk-module config -m {module}")])?;
-    match parsed.mode {
-        config::Mode::Mirror(_) => {
-            let first = own.clone().unwrap_or_else(|| "the node with the good data".into());
+    let mut commands = vec![format!("sk-module config -m {module}")];
+    if others.is_empty() {
+        step("apply the configuration:", &commands)?;
+    } else {
+        commands.push(format!("sk-module push -m {module}"));
+        step("apply the configuration here, and there:", &commands)?;
+    }
+    match (&parsed.mode, others.first()) {
+        (config::Mode::Mirror(_), other) => {
+            let first = own.as_deref().unwrap_or("the node with the good data");
             step(
                 &format!("on {first}, if its data are the good ones:"),
                 &[format!("sk-module prim -m {module} --wait")],
             )?;
-            let second = others.first().copied().unwrap_or("the other node");
-            step(&format!("on {second}, which copies them:"), &[format!("sk-module second -m {module} --wait")])?;
+            let second = other.copied().unwrap_or("the other node");
+            step("then the other node copies them:", &[format!("sk-module -H {second} second -m {module} --wait")])?;
         }
-        _ => step("on every node:", &[format!("sk-module start -m {module} --wait")])?,
+        (_, Some(_)) => step("start it on all nodes:", &[format!("sk-module -H '*' start -m {module} --wait")])?,
+        (_, None) => step("start it:", &[format!("sk-module start -m {module} --wait")])?,
     }
     step("watch it:", &[format!("sk-module state -m {module} --watch"), "sk-top".to_owned()])
 }
@@ -441,7 +439,7 @@ fn check(roots: &Roots, answers: &Answers) -> Result<u8, Failure> {
     } else {
         report(&findings)?;
     }
-    Ok(if findings.iter().any(Finding::is_problem) { exit::REFUSED } else { 0 })
+    Ok(if findings.iter().any(Finding::is_error) { exit::REFUSED } else { 0 })
 }
 
 /// Where a template's file is, for words.

@@ -1,10 +1,15 @@
-//! The command line: verbs, options, help.
+//! What can be asked of `sk-module`: verbs, options, help.
 
-use crate::{Failure, exit};
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+mod logged;
+mod words;
+
+use crate::exit;
+use clap::{CommandFactory, Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use sys::roots::module_name;
+use words::valid_state;
+pub(crate) use words::{Automatic, BootAction, ErrdAction, Form, Module, OnOff, Traffic};
 
 const AFTER: &str = "\
 Exit codes:
@@ -32,42 +37,6 @@ Examples:
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub verb: Verb,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Module {
-    /// Name of the module; default: the environment variable SAFEMODULE
-    #[arg(short = 'm', long = "module", value_name = "AM")]
-    module: Option<String>,
-}
-
-impl Module {
-    pub fn is_named(&self) -> bool {
-        self.module.is_some() || std::env::var_os("SAFEMODULE").is_some()
-    }
-
-    pub fn name(&self) -> Result<String, Failure> {
-        let name = self.module.clone().or_else(|| std::env::var("SAFEMODULE").ok()).ok_or_else(|| {
-            Failure::new(exit::USAGE, "which module?")
-                .hint("name it with -m AM, or set SAFEMODULE; sk-module list shows them")
-        })?;
-        module_name(&name).map_err(|message| Failure::new(exit::USAGE, message))
-    }
-}
-
-/// The form of what is printed.
-#[derive(Clone, Copy, Debug, Args)]
-pub(crate) struct Form {
-    /// JSON lines
-    #[arg(long)]
-    pub json: bool,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Automatic {
-    /// Automatic origin: who asks. Counts for maxloop; without it the command is the administrator's and resets the counter
-    #[arg(short = 'i', long = "identity", value_name = "NAME")]
-    pub identity: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -556,106 +525,6 @@ pub(crate) enum Verb {
     },
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(crate) enum BootAction {
-    On,
-    Off,
-    Status,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(crate) enum ErrdAction {
-    Enable,
-    Disable,
-    On,
-    Off,
-    List,
-}
-
-impl Verb {
-    /// Commands that belong into the command log.
-    pub fn changes_something(&self) -> bool {
-        match self {
-            Self::Boot { action, .. } => !matches!(action, Some(BootAction::Status)),
-            Self::Errd { action, .. } => !matches!(action, ErrdAction::List),
-            Self::Config { plan, .. } => !plan,
-            Self::Init(answers) => answers.writes(),
-            // What checkers assign every few seconds would drown the rest; the module's log and the history have it.
-            Self::Set { automatic, .. } => automatic.identity.is_none(),
-            Self::Deconfig { .. }
-            | Self::Install { .. }
-            | Self::Package { .. }
-            | Self::Uninstall { .. }
-            | Self::ClusterKey { .. }
-            | Self::Start { .. }
-            | Self::Prim { .. }
-            | Self::Primforce { .. }
-            | Self::Second { .. }
-            | Self::Stop { .. }
-            | Self::Forcestop { .. }
-            | Self::Restart { .. }
-            | Self::Stopstart { .. }
-            | Self::Swap { .. }
-            | Self::Shutdown
-            | Self::Snapshot { .. }
-            | Self::Failover { .. }
-            | Self::Checker { .. }
-            | Self::Resetloop { .. }
-            | Self::Incloop { .. }
-            | Self::Setgroups { .. }
-            | Self::Logsave { .. }
-            | Self::Update { .. } => true,
-            // Questions, what runs in the foreground, and `push`, which becomes a command of its own.
-            _ => false,
-        }
-    }
-
-    /// The module meant, for the command log.
-    pub fn module_name(&self) -> Option<String> {
-        match self {
-            Self::Boot { module, .. }
-            | Self::Errd { module, .. }
-            | Self::Config { module, .. }
-            | Self::Deconfig { module }
-            | Self::Install { module, .. }
-            | Self::Uninstall { module }
-            | Self::Start { module, .. }
-            | Self::Prim { module, .. }
-            | Self::Primforce { module, .. }
-            | Self::Second { module, .. }
-            | Self::Stop { module, .. }
-            | Self::Forcestop { module, .. }
-            | Self::Restart { module, .. }
-            | Self::Stopstart { module, .. }
-            | Self::Swap { module, .. }
-            | Self::Snapshot { module, .. }
-            | Self::Failover { module, .. }
-            | Self::Checker { module, .. }
-            | Self::Package { module, .. }
-            | Self::Set { module, .. }
-            | Self::Setgroups { module, .. }
-            | Self::Resetloop { module, .. }
-            | Self::Incloop { module, .. }
-            | Self::Logsave { module, .. }
-            | Self::Update { module, .. } => module.name().ok(),
-            Self::Init(answers) => answers.module().map(str::to_owned),
-            _ => None,
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(crate) enum Traffic {
-    All,
-    None,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(crate) enum OnOff {
-    On,
-    Off,
-}
-
 /// The command's definition, for man pages and completions.
 pub fn command() -> clap::Command {
     Cli::command()
@@ -668,15 +537,6 @@ pub(crate) fn parse() -> Result<Cli, ExitCode> {
         let _ = error.print();
         if error.use_stderr() { ExitCode::from(exit::USAGE) } else { ExitCode::SUCCESS }
     })
-}
-
-fn valid_state(name: &str) -> Result<String, String> {
-    let upper = name.to_ascii_uppercase();
-    if ["STOP", "WAIT", "ALONE", "PRIM", "SECOND", "UP"].contains(&upper.as_str()) {
-        Ok(upper)
-    } else {
-        Err(format!("{name:?} is no state of a module: STOP, WAIT, ALONE, PRIM, SECOND, UP"))
-    }
 }
 
 #[cfg(test)]
