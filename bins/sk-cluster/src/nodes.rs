@@ -2,6 +2,7 @@
 
 use crate::hosts::Target;
 use crate::{Failure, exit};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use wire::channel::ChannelError;
 use wire::node::{Answer, Ask, Facts, TalkError, call};
 
@@ -19,13 +20,21 @@ pub fn ask<H>(
 where
     H: FnMut(&Answer, &[u8]) -> bool + Send,
 {
+    let silent: Arc<Mutex<Vec<String>>> = Arc::new(Mutex::new(targets.iter().map(|t| t.name.clone()).collect()));
+    let waited_for = silent.clone();
+    let shown = sys::progress::beside(move || format!("waiting for {}", locked(&waited_for).join(", ")));
     let answers: Vec<Outcome> = std::thread::scope(|scope| {
         let threads: Vec<_> = targets
             .iter()
             .enumerate()
             .map(|(number, target)| {
                 let hear = hearing(number);
-                scope.spawn(move || call(&target.peer, psk, ask, payload, hear).map_err(|e| unreached(target, &e)))
+                let silent = &silent;
+                scope.spawn(move || {
+                    let outcome = call(&target.peer, psk, ask, payload, hear).map_err(|e| unreached(target, &e));
+                    locked(silent).retain(|name| *name != target.name);
+                    outcome
+                })
             })
             .collect();
         threads
@@ -33,7 +42,13 @@ where
             .map(|t| t.join().unwrap_or_else(|_| Err(Failure::new(exit::SYSTEM, "the thread that asked died"))))
             .collect()
     });
+    drop(shown);
     answers.into_iter().map(|outcome| outcome.and_then(refused)).collect()
+}
+
+/// A thread that died while it held the list has left it as it was.
+fn locked(names: &Mutex<Vec<String>>) -> MutexGuard<'_, Vec<String>> {
+    names.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The same where nothing is heard but the last answer.

@@ -525,3 +525,22 @@ fn nodes_that_differ_are_told_by_the_doctor() {
     let all = doctor();
     assert!(complaint(&all, "key").is_some_and(|r| r.contains("sk-cluster import --replace-key")), "{all:#?}");
 }
+
+/// Whoever waits at a terminal sees for whom; nothing of it remains.
+#[test]
+fn a_long_wait_for_a_node_is_shown_on_a_terminal() {
+    use std::io::Read;
+    let pair = pair();
+    let terminal = nix::pty::openpty(None, None).unwrap();
+    let mut command = pair.one.command("sk-cluster");
+    command.args(["on", "node2", "sk-module", "waitstate", "-m", "web", "PRIM", "--timeout", "3s"]);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(fs::File::from(terminal.slave));
+    let mut child = command.spawn().unwrap();
+    drop(command);
+    let mut said = Vec::new();
+    // The end of a terminal is an error; what was said until then counts.
+    let _ = fs::File::from(terminal.master).read_to_end(&mut said);
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+    let said = String::from_utf8_lossy(&said).into_owned();
+    assert!(said.contains("waiting for node2, ") && said.contains(" s\r\u{1b}[K"), "{said:?}");
+}

@@ -1,49 +1,19 @@
-//! What does a person see while a command waits? One line on the terminal, renewed, gone at the end.
+//! What does a person see while a command waits for a module?
 
 use serde_json::Value;
-use std::io::{IsTerminal, Write};
-use std::time::{Duration, Instant};
-
-/// Nothing is shown of a wait that is shorter.
-const QUIET: Duration = Duration::from_secs(1);
 
 /// A wait for a module. Interrupting the command ends the wait only: the module goes on with what it was asked.
-pub(crate) struct Progress {
-    began: Instant,
-    shown: String,
-    terminal: bool,
-}
+pub(crate) struct Progress(sys::progress::Progress);
 
 impl Progress {
     pub fn new() -> Self {
-        Self { began: Instant::now(), shown: String::new(), terminal: std::io::stderr().is_terminal() }
+        Self(sys::progress::Progress::begin())
     }
 
     /// `reply`: what the runner says of its module; null without one.
     pub fn show(&mut self, module: &str, state: &str, readiness: &str, reply: &Value) {
-        if !self.terminal || self.began.elapsed() < QUIET {
-            return;
-        }
-        let line = words(module, state, readiness, reply, self.began.elapsed().as_secs());
-        if line != self.shown {
-            put(&format!("\r\x1b[K{line}"));
-            self.shown = line;
-        }
+        self.0.show(|seconds| words(module, state, readiness, reply, seconds));
     }
-}
-
-impl Drop for Progress {
-    fn drop(&mut self) {
-        if !self.shown.is_empty() {
-            put("\r\x1b[K");
-        }
-    }
-}
-
-/// A terminal that is gone shows nothing.
-fn put(text: &str) {
-    let mut errors = std::io::stderr();
-    let _ = errors.write_all(text.as_bytes()).and_then(|()| errors.flush());
 }
 
 fn words(module: &str, state: &str, readiness: &str, reply: &Value, seconds: u64) -> String {
@@ -63,8 +33,7 @@ fn words(module: &str, state: &str, readiness: &str, reply: &Value, seconds: u64
             line += &format!(", {left} s left");
         }
     }
-    // One line of any terminal, and nothing in it that could command one.
-    line.replace(char::is_control, " ").chars().take(79).collect()
+    line
 }
 
 #[cfg(test)]
@@ -81,8 +50,10 @@ mod tests {
             words("db", "SECOND", "Transient", &reply, 9),
             "db: SECOND Transient, 9 s, resynchronisation 25 % 12/34 files, 80 s left"
         );
-        let odd = json!({"rule": "r\u{1b}[2J", "replica": {"resync": {"bytes": "many"}}});
-        let line = words("db", "WAIT", "NotReady", &odd, 9);
-        assert!(!line.contains(char::is_control) && line.chars().count() <= 79, "{line}");
+        let odd = json!({"rule": "r", "replica": {"resync": {"bytes": "many"}}});
+        assert_eq!(
+            words("db", "WAIT", "NotReady", &odd, 9),
+            "db: WAIT NotReady, 9 s, rule r, resynchronisation 0/0 files"
+        );
     }
 }

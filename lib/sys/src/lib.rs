@@ -19,6 +19,7 @@ pub mod modules;
 pub mod node;
 pub mod pidfd;
 pub mod program;
+pub mod progress;
 pub mod realtime;
 pub mod roots;
 pub mod signals;

@@ -87,7 +87,9 @@ pub(crate) fn findings(roots: &Roots, offline: bool) -> Vec<Finding> {
 
 /// `sk-module doctor`.
 pub(crate) fn doctor(roots: &Roots, as_json: bool, quiet: bool, offline: bool) -> Result<u8, Failure> {
+    let shown = sys::progress::beside(|| "looking at this node, and asking the others".into());
     let found = findings(roots, offline);
+    drop(shown);
     for finding in found.iter().filter(|f| !quiet || f.level > Level::Ok) {
         if as_json {
             say!("{}", finding.json());

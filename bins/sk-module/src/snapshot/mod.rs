@@ -65,10 +65,12 @@ pub(crate) fn snapshot(roots: &Roots, modules: &[String], target: &Path) -> Resu
         left: TOTAL_LIMIT,
         left_out: Vec::new(),
     };
+    let shown = sys::progress::beside(|| "packing logs, configurations and states".into());
     let packed = bundle.pack(roots, modules).and_then(|()| {
         let file = bundle.builder.into_inner()?.finish()?;
         file.sync_all()
     });
+    drop(shown);
     if packed.is_err() {
         // Half a snapshot would be taken for a whole one.
         let _ = std::fs::remove_file(target);
