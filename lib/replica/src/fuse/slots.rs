@@ -9,7 +9,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use rustix::fs::MemfdFlags;
@@ -25,10 +25,13 @@ const WORDS: usize = 64;
 const SLOT: usize = MAX_WRITE + 2 * PAGE;
 /// Requests read and not yet answered; readers wait when there are more.
 const COUNT: usize = 2048;
-/// Slots that keep their pages: reading into them cannot fail half-way for want of memory or because of a kill. As many as there are threads that
-/// read; the one that was freed last is taken first.
-const HOT: usize = 4;
-/// Other slots give back their pages when the request was longer than this.
+/// Slots that keep their pages. More than there are threads that read, unless many wait for the disk; the one that was freed last is
+/// taken first, so slots that are not needed stay without pages.
+const KEPT: usize = 16;
+/// Slots whose pages are all there before a request is read into them: more than there can be readers. Those above are in use when many
+/// requests wait for the peer, and would need gigabytes.
+const WARM: usize = 40;
+/// Slots that do not keep their pages give them back when the request was longer than this.
 const PUNCH: usize = 64 << 10;
 
 #[repr(C)]
@@ -76,6 +79,8 @@ pub struct Pool {
     base: NonNull<u8>,
     free: Mutex<Free>,
     freed: Condvar,
+    /// Slots all of whose pages are mapped in this process, see [`Slot::warm`].
+    warm: Vec<AtomicBool>,
 }
 
 // SAFETY: the mapping is shared memory accessed through atomics, or through slots that have one owner at a time.
@@ -136,15 +141,13 @@ impl Pool {
             )?
         };
         let base = NonNull::new(base.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
-        Ok(Self { memfd, base, free: Mutex::default(), freed: Condvar::new() })
+        let warm = (0..WARM).map(|_| AtomicBool::new(false)).collect();
+        Ok(Self { memfd, base, free: Mutex::default(), freed: Condvar::new(), warm })
     }
 
     fn start(self, busy: Vec<u32>) -> io::Result<Arc<Self>> {
         self.header().generation.fetch_add(1, Ordering::AcqRel);
         let free = (0..COUNT as u32).rev().filter(|n| !busy.contains(n)).collect();
-        // SAFETY: inside our mapping; populating does not change content. Older kernels refuse: then pages come when touched.
-        let _ =
-            unsafe { rustix::mm::madvise(self.base.as_ptr().cast(), PAGE + HOT * SLOT, Advice::LinuxPopulateWrite) };
         self.free.lock().unwrap_or_else(PoisonError::into_inner).slots = free;
         Ok(Arc::new(self))
     }
@@ -191,12 +194,15 @@ impl Pool {
         self.header().negotiated.store(1 << 63 | u64::from(flags), Ordering::Release);
     }
 
-    /// A free slot; waits when all are busy.
+    /// A free slot that can be read into; waits when all are busy.
     pub fn take(self: &Arc<Self>) -> Slot {
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             if let Some(number) = free.slots.pop() {
-                return Slot { pool: Arc::clone(self), number };
+                drop(free);
+                let slot = Slot { pool: Arc::clone(self), number };
+                slot.warm();
+                return slot;
             }
             free.waiting += 1;
             free = self.freed.wait(free).unwrap_or_else(PoisonError::into_inner);
@@ -219,6 +225,25 @@ pub struct Slot {
 }
 
 impl Slot {
+    /// Maps all pages, if they are not. While it copies a request, the kernel brings in no page for a process that is being killed: it
+    /// answers the request with EIO instead, and leaves in the slot what it had copied, which a successor would take for the request.
+    fn warm(&self) {
+        let Some(warm) = self.pool.warm.get(self.number as usize) else { return };
+        if warm.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let base = self.pool.slot_base(self.number);
+        // SAFETY: whole pages, our own slot; populating does not change content.
+        let populated = unsafe { rustix::mm::madvise(base.cast(), SLOT, Advice::LinuxPopulateWrite) };
+        if populated.is_err() {
+            // Kernels before 5.14 do not know it. Without memory, each page is tried on its own.
+            for at in (0..SLOT).step_by(PAGE) {
+                // SAFETY: inside our own slot, which nobody else accesses but through atomics.
+                unsafe { &*base.add(at).cast::<AtomicU8>() }.fetch_or(0, Ordering::Relaxed);
+            }
+        }
+    }
+
     /// Reads one request into the slot. Ok(0): end of file.
     pub fn fill(&mut self, fuse: BorrowedFd<'_>) -> rustix::io::Result<usize> {
         // Here and not when it is freed: a request that was answered must never look as if it had yet to be applied.
@@ -269,7 +294,10 @@ impl Slot {
     pub fn free(self) {
         let number = self.number;
         let length = self.pool.length(number).swap(0, Ordering::AcqRel) as usize;
-        if number as usize >= HOT && length > PUNCH {
+        if number as usize >= KEPT && length > PUNCH {
+            if let Some(warm) = self.pool.warm.get(number as usize) {
+                warm.store(false, Ordering::Relaxed);
+            }
             // SAFETY: whole pages inside our own slot, behind the one that holds its words.
             let _ = unsafe {
                 rustix::mm::madvise(self.pool.slot_base(number).add(PAGE).cast(), SLOT - PAGE, Advice::LinuxRemove)
@@ -326,6 +354,36 @@ mod tests {
         assert_eq!(seen, [(30, Progress::Noted([5, 6])), (10, Progress::Fresh), (20, Progress::Done(99))]);
         let taken: Vec<Slot> = (0..COUNT - 3).map(|_| pool.take()).collect();
         assert!(taken.iter().all(|t| busy.iter().all(|b| b.number != t.number)));
+    }
+
+    /// Whether all pages of the slot are mapped in this process.
+    fn is_mapped(slot: &Slot) -> bool {
+        let pages = std::fs::File::open("/proc/self/pagemap").unwrap();
+        let first = slot.pool.slot_base(slot.number) as usize / PAGE;
+        let mut entries = vec![0_u8; SLOT / PAGE * 8];
+        std::os::unix::fs::FileExt::read_exact_at(&pages, &mut entries, first as u64 * 8).unwrap();
+        entries.chunks_exact(8).all(|entry| u64::from_ne_bytes(entry.try_into().unwrap()) >> 63 == 1)
+    }
+
+    #[test]
+    fn no_page_is_missing_when_a_request_is_read() {
+        let pool = Pool::create().unwrap();
+        let mut slots: Vec<Slot> = (0..KEPT + 3).map(|_| pool.take()).collect();
+        assert!(slots.iter().all(is_mapped), "of a new pool");
+        // One above those that keep their pages gives them back after a long request, and has them again when it is taken.
+        let last = slots.pop().unwrap();
+        let number = last.number;
+        last.pool.length(number).store(PUNCH as u32 + 1, Ordering::Release);
+        last.free();
+        let again = pool.take();
+        assert_eq!(again.number, number);
+        assert!(is_mapped(&again), "after its pages were given back");
+        let memfd = pool.memfd().try_clone_to_owned().unwrap();
+        drop((slots, again, pool));
+        let (pool, busy) = Pool::adopt(memfd).unwrap();
+        assert!(busy.is_empty());
+        let slots: Vec<Slot> = (0..KEPT + 3).map(|_| pool.take()).collect();
+        assert!(slots.iter().all(is_mapped), "in a successor");
     }
 
     #[test]
