@@ -2,7 +2,7 @@
 
 use crate::doctor::{self, Finding};
 use crate::{Failure, exit};
-use config::{Cluster, Mode, Module};
+use config::{Cluster, Mode, Module, Port};
 use net::Subnet;
 use nix::ifaddrs::getifaddrs;
 use std::net::IpAddr;
@@ -78,7 +78,7 @@ pub(super) fn examine(roots: &Roots, module: &Module, cluster: &Cluster, id: u16
         directory(Path::new(&replicated.dir), &mut found);
     }
     services(module, &mut found);
-    found.push(firewall(&ports(module, id)));
+    found.push(firewall(&module.ports(id)));
     found
 }
 
@@ -289,29 +289,16 @@ fn services(module: &Module, found: &mut Vec<Finding>) {
     }
 }
 
-/// What the nodes of a module say to each other, and what clients of the health page ask.
-fn ports(module: &Module, id: u16) -> Vec<(u16, &'static str)> {
-    let mut ports = Vec::new();
-    match &module.mode {
-        Mode::Mirror(heart) => ports.push((heart.port.unwrap_or(config::HEART_PORT), "udp")),
-        Mode::Farm(_) => ports.push((config::farm_port(id), "udp")),
-        Mode::Light => {}
-    }
-    if module.rfs.is_some() {
-        ports.push((config::rfs_port(id), "tcp"));
-    }
-    ports
-}
-
 /// Whether something on this host may drop what the nodes say to each other.
-fn firewall(ports: &[(u16, &str)]) -> Finding {
+fn firewall(ports: &[Port]) -> Finding {
     if ports.is_empty() {
         return Finding::ok("firewall", "the module talks to no other node");
     }
-    let list: Vec<String> = ports.iter().map(|(port, proto)| format!("{proto} {port}")).collect();
+    let list: Vec<String> = ports.iter().map(|p| format!("{} {}", p.protocol.as_str(), p.number)).collect();
     let list = list.join(", ");
     if ask("firewall-cmd", &["--state"]).is_some_and(|s| s.trim() == "running") {
-        let add: Vec<String> = ports.iter().map(|(port, proto)| format!("--add-port={port}/{proto}")).collect();
+        let add: Vec<String> =
+            ports.iter().map(|p| format!("--add-port={}/{}", p.number, p.protocol.as_str())).collect();
         return Finding::warn(
             "firewall",
             format!("firewalld runs: open {list} between the nodes"),
@@ -319,7 +306,8 @@ fn firewall(ports: &[(u16, &str)]) -> Finding {
         );
     }
     if ask("ufw", &["status"]).is_some_and(|s| s.contains("Status: active")) {
-        let allow: Vec<String> = ports.iter().map(|(port, proto)| format!("ufw allow {port}/{proto}")).collect();
+        let allow: Vec<String> =
+            ports.iter().map(|p| format!("ufw allow {}/{}", p.number, p.protocol.as_str())).collect();
         return Finding::warn("firewall", format!("ufw is active: open {list} between the nodes"), allow.join(" && "));
     }
     match ask("nft", &["list", "ruleset"]).as_deref().map(drops_input) {

@@ -169,6 +169,8 @@ impl Session {
                 Ok(n) if n > 0 => self.take_up(slot, false, &mut scratch),
                 // Interrupted: by a signal, or because the application gave up before we saw the request.
                 Err(Errno::INTR | Errno::AGAIN | Errno::NOENT) => slot.unused(),
+                // One request could not be handed over, and the kernel has answered it with EIO; those that wait here are none the worse.
+                Err(Errno::FAULT | Errno::NOMEM | Errno::IO) => slot.unused(),
                 // ENODEV: unmounted. ECONNABORTED: aborted.
                 _ => {
                     slot.unused();
