@@ -25,7 +25,8 @@ fn build_others() {
             other => other,
         };
         let mut cargo = Command::new(env!("CARGO"));
-        cargo.args(["build", "--quiet", "--profile", profile, "-p", "sk-module", "-p", "safekit", "--bins"]);
+        // All of them: a part would be built with other features of what they share.
+        cargo.args(["build", "--quiet", "--profile", profile, "--workspace", "--bins"]);
         cargo.arg("--target-dir").arg(directory.parent().unwrap()).current_dir(env!("CARGO_MANIFEST_DIR"));
         assert!(cargo.status().expect("cargo").success());
     });

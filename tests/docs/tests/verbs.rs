@@ -339,7 +339,7 @@ impl Node {
 fn program(name: &str) -> PathBuf {
     let own = std::env::current_exe().unwrap();
     let path = own.parent().unwrap().parent().unwrap().join(name);
-    assert!(path.exists(), "{} is missing: run the tests of the whole workspace", path.display());
+    assert!(path.exists(), "{} is missing: cargo build --workspace --bins", path.display());
     path
 }
 

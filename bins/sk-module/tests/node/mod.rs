@@ -24,7 +24,8 @@ fn build_children() {
             other => other,
         };
         let mut cargo = Command::new(env!("CARGO"));
-        cargo.args(["build", "--quiet", "--profile", profile, "-p", "sk-heartbeat", "-p", "sk-errd", "-p", "sk-check"]);
+        // All of them: a part would be built with other features of what they share.
+        cargo.args(["build", "--quiet", "--profile", profile, "--workspace", "--bins"]);
         cargo.arg("--target-dir").arg(directory.parent().unwrap()).current_dir(env!("CARGO_MANIFEST_DIR"));
         assert!(cargo.status().expect("cargo").success());
     });
