@@ -23,7 +23,7 @@ Exit codes:
   2-4  state -lq: 2 ALONE or UP, 3 PRIM, 4 SECOND (0: STOP); boundcmd: 2 time is over
   100  wrong usage, or a verb that this version does not have
   111  a system call failed
-  cluster, -H: the exit codes of sk-cluster
+  cluster, -H: the exit codes of sk-cluster; rfsverify: those of sk-replicate verify
   start, prim, primforce, second, log, logview, logsave, cmdlog, config, update, boot, level, shutdown, and errd on|off, failover:
   the exit codes of sk-module
 
@@ -100,12 +100,14 @@ pub enum Verb {
     Stopstart(Automatic),
     /// Exchange the primary and the secondary
     Swap {
-        /// nosync: without replicated directories the same as swap; with them this version cannot
+        /// nosync: nothing is copied afterwards, as in any swap of nodes that are in sync
         #[arg(value_enum)]
         mode: Option<NoSync>,
         #[command(flatten)]
         automatic: Automatic,
     },
+    /// Compare the replicas while the application runs, as sk-replicate verify
+    Rfsverify,
     /// Stop all running modules, at the shutdown of the host
     Shutdown,
     /// Apply the editable configuration; while the module runs, only what may change then

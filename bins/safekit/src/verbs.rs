@@ -66,8 +66,15 @@ pub fn run(place: &Place, verb: &Verb) -> Result<u8, Failure> {
         Verb::Forcestop => act(place, "forcestop", None),
         Verb::Restart(automatic) => act(place, "restart", automatic.identity.as_deref()),
         Verb::Stopstart(automatic) => act(place, "stopstart", automatic.identity.as_deref()),
-        Verb::Swap { mode: None, automatic } => act(place, "swap", automatic.identity.as_deref()),
-        Verb::Swap { mode: Some(NoSync::Nosync), automatic } => swap_nosync(place, automatic.identity.as_deref()),
+        // Both nodes are in sync, so that nothing is ever copied after a swap: that is what `nosync` asks for.
+        Verb::Swap { mode: None | Some(NoSync::Nosync), automatic } => {
+            act(place, "swap", automatic.identity.as_deref())
+        }
+        Verb::Rfsverify => {
+            let program = place.program("sk-replicate");
+            let error = Command::new(&program).args(["verify", "-m", place.module()?]).exec();
+            Err(Failure::sys(format!("cannot run {}", program.display()), error))
+        }
         Verb::Waitstart => waits::wait(&place.roots, place.module()?, waits::started),
         Verb::Waitstop => waits::wait(&place.roots, place.module()?, waits::stopped),
         Verb::Waitstate { state } => {
@@ -135,15 +142,6 @@ pub fn put(line: &str) -> Result<(), Failure> {
 fn print(place: &Place, level: &str, message: &Message) -> Result<u8, Failure> {
     let words = message.words.join(" ");
     need(place, &json!({"verb": "log", "level": level, "message": words, "identity": message.identity})).map(|_| 0)
-}
-
-/// With replicated directories, the former primary would follow without knowing what it lacks.
-fn swap_nosync(place: &Place, identity: Option<&str>) -> Result<u8, Failure> {
-    let now = state(&place.roots, place.module()?)?;
-    if matches!(text(&now.reply, "data"), "none" | "") {
-        return act(place, "swap", identity);
-    }
-    Err(Failure::new(1, "a swap here never copies anything: both nodes are in sync. `safekit swap` does it"))
 }
 
 /// Becomes `sk-module VERB`, for the module that is named, or for the node.

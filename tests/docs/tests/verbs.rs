@@ -135,6 +135,7 @@ const ASKS: &[&str] = &[
     "safekit printe & -m m hello",
     "safekit printw & -m m hello",
     "safekit secondforce & -d 2026-01-01 -m m",
+    "safekit rfsverify & -m m",
     "safekit confcheck & -m m",
     "safekit confinfo & -m m",
     "safekit level &",
