@@ -65,6 +65,9 @@ fn cables_are_cut_per_direction_and_network() -> Result<()> {
     for host in ["node2", "node2-repl", "client", "witness"] {
         ensure!(!pings(&lab, "node1", host)?, "{host} is reached by an isolated host");
     }
+    lab.run(&["heal", "--net", "prod"])?;
+    ensure!(pings(&lab, "node1", "node2")? && pings(&lab, "node1", "client")?, "one network is healed");
+    ensure!(!pings(&lab, "node1", "node2-repl")?, "the other one is not");
     Ok(())
 }
 

@@ -121,8 +121,7 @@ fn what_a_lost_primary_never_shared_is_kept_aside_however_it_comes_back() -> Res
         module.reaches("node2", "ALONE Ready", SOON)?;
         write(cluster, &module, "node2", "later", "later")?;
         // The nodes hear each other again, but nothing can be copied.
-        cluster.lab.run(&["heal"])?;
-        cluster.lab.run(&["cut", "node1", "node2", "--net", "repl"])?;
+        cluster.lab.run(&["heal", "--net", "prod"])?;
         module.reaches("node1", "SECOND Transient", SOON)?;
         module.order("node1", &["stop", "--wait"])?;
         ensure!(read(cluster, &module, "node1", "tail").is_some(), "the scenario needs content of node1's own");
