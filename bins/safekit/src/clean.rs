@@ -3,6 +3,7 @@
 use crate::cli::{Clean, Failure};
 use crate::paths::Place;
 use crate::runner::state;
+use crate::verbs::noted;
 use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::process::Command;
@@ -12,9 +13,7 @@ pub fn run(place: &Place, what: Clean) -> Result<u8, Failure> {
     let module = place.module()?;
     let words = ["clean".to_owned(), what.word().to_owned()];
     let logged = sys::commands::Command::start(&place.roots, "safekit", module, &words);
-    let result = clean(place, module, what);
-    logged.end(result.as_ref().map_or_else(|failure| failure.code, |()| 0));
-    result.map(|()| 0)
+    noted(logged, || clean(place, module, what).map(|()| 0))
 }
 
 fn clean(place: &Place, module: &str, what: Clean) -> Result<(), Failure> {

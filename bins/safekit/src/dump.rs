@@ -2,7 +2,7 @@
 
 use crate::cli::Failure;
 use crate::paths::Place;
-use crate::verbs::put;
+use crate::verbs::{noted, put};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -12,9 +12,7 @@ const KEPT: usize = 3;
 pub fn run(place: &Place) -> Result<u8, Failure> {
     let module = place.module()?;
     let logged = sys::commands::Command::start(&place.roots, "safekit", module, &["dump".to_owned()]);
-    let result = dump(place, module);
-    logged.end(result.as_ref().map_or_else(|failure| failure.code, |()| 0));
-    result.map(|()| 0)
+    noted(logged, || dump(place, module).map(|()| 0))
 }
 
 fn dump(place: &Place, module: &str) -> Result<(), Failure> {

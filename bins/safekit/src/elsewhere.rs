@@ -1,8 +1,7 @@
 //! What concerns other hosts: `safekit -H HOSTS …` and `safekit cluster …`, in the words of `sk-cluster`.
 
 use crate::cli::Failure;
-use std::os::unix::process::CommandExt;
-use std::process::Command;
+use crate::verbs::become_program;
 use sys::roots::Roots;
 
 /// `-H HOSTS …` as a command line of `sk-cluster`. None: the hosts are not named, it is for this one.
@@ -66,9 +65,7 @@ pub fn cluster(words: &[String]) -> Result<Vec<String>, Failure> {
 
 /// Becomes `sk-cluster WORDS`.
 pub fn become_cluster(roots: &Roots, words: &[String]) -> Result<u8, Failure> {
-    let program = roots.program("sk-cluster");
-    let error = Command::new(&program).args(words).exec();
-    Err(Failure::sys(format!("cannot run {}", program.display()), error))
+    become_program(roots, "sk-cluster", words)
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use crate::cli::Failure;
 use crate::modules::number;
 use crate::paths::Place;
 use crate::ports;
+use crate::verbs::noted;
 use config::Port;
 use std::process::{Command, Stdio};
 
@@ -42,9 +43,7 @@ pub fn run(place: &Place, arguments: &[String]) -> Result<u8, Failure> {
     let mut words = vec!["firewallcfg".to_owned(), action.to_owned()];
     words.extend(module.clone());
     let logged = sys::commands::Command::start(&place.roots, "safekit", module.as_deref().unwrap_or_default(), &words);
-    let result = commands(manager, open, &wanted).iter().try_for_each(|words| call(words));
-    logged.end(result.as_ref().map_or_else(|failure| failure.code, |()| 0));
-    result.map(|()| 0)
+    noted(logged, || commands(manager, open, &wanted).iter().try_for_each(|words| call(words)).map(|()| 0))
 }
 
 fn wanted(place: &Place, module: Option<&str>) -> Result<Vec<Port>, Failure> {

@@ -30,15 +30,11 @@ pub fn kill(name: &str, argregex: Option<&str>, level: &str) -> Result<u8, Failu
         // A reader that went away does not keep the processes alive.
         let _ = writeln!(out, "{:>7} {:<15} {}", process.pid, process.comm, process.command_line);
     }
-    let signal = match level {
-        "test" => return Ok(u8::from(found.is_empty())),
-        "9" => Signal::KILL,
-        _ => Signal::TERM,
-    };
-    if level == "terminate" {
-        terminate(&found)?;
-    } else {
-        send(&handles(&found), signal)?;
+    match level {
+        "test" => {}
+        "terminate" => terminate(&found)?,
+        "9" => send(&handles(&found), Signal::KILL)?,
+        _ => send(&handles(&found), Signal::TERM)?,
     }
     Ok(u8::from(found.is_empty()))
 }

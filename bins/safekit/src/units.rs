@@ -2,6 +2,7 @@
 
 use crate::cli::{Daemon, Failure, Switch};
 use crate::paths::Place;
+use crate::verbs::{noted, put};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -40,8 +41,8 @@ pub fn notification(place: &Place, action: Switch) -> Result<u8, Failure> {
 fn change(place: &Place, words: &[&str], arguments: &[&str]) -> Result<u8, Failure> {
     let words: Vec<String> = words.iter().map(|w| (*w).to_owned()).collect();
     let logged = sys::commands::Command::start(&place.roots, "safekit", "", &words);
-    let result = systemctl(arguments).and_then(|mut command| {
-        let status = command.status().map_err(|e| Failure::sys("cannot run systemctl", e))?;
+    noted(logged, || {
+        let status = systemctl(arguments)?.status().map_err(|e| Failure::sys("cannot run systemctl", e))?;
         if status.success() {
             return Ok(0);
         }
@@ -49,9 +50,7 @@ fn change(place: &Place, words: &[&str], arguments: &[&str]) -> Result<u8, Failu
             1,
             format!("systemctl {} failed; see: journalctl -u {}", arguments.join(" "), unit(arguments)),
         ))
-    });
-    logged.end(result.as_ref().map_or_else(|failure| failure.code, |code| *code));
-    result
+    })
 }
 
 /// Prints `on` or `off`: whether it starts with the host.
@@ -61,7 +60,7 @@ fn status(unit: &str) -> Result<u8, Failure> {
         .output()
         .map_err(|e| Failure::sys("cannot run systemctl", e))?;
     let on = output.stdout.starts_with(b"enabled");
-    crate::verbs::put(if on { "on" } else { "off" })?;
+    put(if on { "on" } else { "off" })?;
     Ok(0)
 }
 

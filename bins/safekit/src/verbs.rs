@@ -9,6 +9,7 @@ use crate::waits;
 use serde_json::{Value, json};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use sys::roots::Roots;
 
 pub fn run(place: &Place, verb: &Verb) -> Result<u8, Failure> {
     match verb {
@@ -71,9 +72,8 @@ pub fn run(place: &Place, verb: &Verb) -> Result<u8, Failure> {
             act(place, "swap", automatic.identity.as_deref())
         }
         Verb::Rfsverify => {
-            let program = place.program("sk-replicate");
-            let error = Command::new(&program).args(["verify", "-m", place.module()?]).exec();
-            Err(Failure::sys(format!("cannot run {}", program.display()), error))
+            let words = ["verify", "-m", place.module()?].map(str::to_owned);
+            become_program(&place.roots, "sk-replicate", &words)
         }
         Verb::Waitstart => waits::wait(&place.roots, place.module()?, waits::started),
         Verb::Waitstop => waits::wait(&place.roots, place.module()?, waits::stopped),
@@ -164,7 +164,11 @@ fn act(place: &Place, verb: &str, identity: Option<&str>) -> Result<u8, Failure>
 
 /// Does something that belongs into the log of commands.
 pub fn logged(place: &Place, work: impl FnOnce() -> Result<u8, Failure>) -> Result<u8, Failure> {
-    let logged = sys::commands::Command::start_own(&place.roots, "safekit", place.named().unwrap_or_default());
+    noted(sys::commands::Command::start_own(&place.roots, "safekit", place.named().unwrap_or_default()), work)
+}
+
+/// The same for one whose beginning was noted in other words.
+pub fn noted(logged: sys::commands::Command, work: impl FnOnce() -> Result<u8, Failure>) -> Result<u8, Failure> {
     let result = work();
     logged.end(result.as_ref().map_or_else(|failure| failure.code, |code| *code));
     result
@@ -178,7 +182,12 @@ fn delegate(place: &Place, verb: &[&str]) -> Result<u8, Failure> {
 }
 
 pub fn exec(place: &Place, arguments: &[String]) -> Result<u8, Failure> {
-    let program = place.program("sk-module");
+    become_program(&place.roots, "sk-module", arguments)
+}
+
+/// Becomes another command of the product.
+pub fn become_program(roots: &Roots, name: &str, arguments: &[String]) -> Result<u8, Failure> {
+    let program = roots.program(name);
     let error = Command::new(&program).args(arguments).exec();
     Err(Failure::sys(format!("cannot run {}", program.display()), error))
 }

@@ -103,15 +103,8 @@ pub fn explore(mutation: Mutation, bounds: Bounds, first: bool) -> Found {
         for step in steps::possible(&state.world) {
             for wait in steps::waits(bounds.arbitrated) {
                 let mut next = state.clone();
-                next.forced |= steps::overrules(&next.world, step);
-                next.path.push((step, *wait));
-                let (before, isolated) = (next.world.acked.clone(), next.world.isolation);
-                steps::apply(&mut next.world, step);
-                if !steps::pass(&mut next.world, *wait) {
+                if !take(&mut next, step, *wait) {
                     continue;
-                }
-                if next.world.isolation && !isolated {
-                    next.safe = Some(before);
                 }
                 found.transitions += 1;
                 visit(next, bounds, &mut seen, &mut queue, &mut found);
@@ -121,20 +114,26 @@ pub fn explore(mutation: Mutation, bounds: Bounds, first: bool) -> Found {
     found
 }
 
+/// One step further; `false` when what was waited for does not happen.
+fn take(state: &mut State, step: Step, wait: Wait) -> bool {
+    state.forced |= steps::overrules(&state.world, step);
+    state.path.push((step, wait));
+    let (before, isolated) = (state.world.acked.clone(), state.world.isolation);
+    steps::apply(&mut state.world, step);
+    let passed = steps::pass(&mut state.world, wait);
+    if state.world.isolation && !isolated {
+        state.safe = Some(before);
+    }
+    passed
+}
+
 /// One history from each beginning: what is wrong after it, as [`explore`] finds it.
 pub fn history(arbitrated: bool, path: &[(Step, Wait)]) -> Vec<String> {
     let mut found = Found::default();
     for world in roots(Mutation::None, arbitrated) {
         let mut state = State { world, path: Vec::new(), safe: None, forced: false };
-        let mut isolated = false;
         for (step, wait) in path {
-            state.forced |= steps::overrules(&state.world, *step);
-            let before = state.world.acked.clone();
-            steps::apply(&mut state.world, *step);
-            steps::pass(&mut state.world, *wait);
-            if state.world.isolation && !std::mem::replace(&mut isolated, true) {
-                state.safe = Some(before);
-            }
+            take(&mut state, *step, *wait);
         }
         let bounds = Bounds { depth: 0, states: 1, arbitrated };
         visit(state, bounds, &mut BTreeSet::new(), &mut VecDeque::new(), &mut found);
