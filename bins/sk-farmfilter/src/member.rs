@@ -51,6 +51,11 @@ pub enum Heard {
     WrongKey(IpAddr),
 }
 
+/// A number for a new life.
+pub fn random() -> Result<u64, Failure> {
+    random_incarnation().map_err(|e| Failure::Sys("the kernel gives no random bytes".to_owned(), e))
+}
+
 /// The sockets of all lans.
 pub struct Lans {
     lans: Vec<Lan>,
@@ -62,8 +67,7 @@ pub struct Lans {
 
 impl Lans {
     pub fn new(spec: &Spec) -> Result<Self, Failure> {
-        let incarnation =
-            random_incarnation().map_err(|e| Failure::Sys("the kernel gives no random bytes".to_owned(), e))?;
+        let incarnation = random()?;
         let keys = KeyFile::open(&spec.key_file).map_err(|e| Failure::Usage(e.to_string()))?;
         let key = keys.ring().used().datagram_key(&spec.module);
         let nodes = spec.nodes();

@@ -109,11 +109,7 @@ const RANDOM_BITS: u32 = 22;
 
 /// Greater than that of the life before: what comes late from that one is not taken for a new life.
 fn incarnation() -> Result<u64, Failure> {
-    let mut bytes = [0; 8];
-    getrandom::fill(&mut bytes).map_err(|e| {
-        Failure::Sys("the kernel gives no random bytes".to_owned(), std::io::Error::other(e.to_string()))
-    })?;
-    Ok((sys::clock::wall_ms() << RANDOM_BITS | u64::from_ne_bytes(bytes) >> (64 - RANDOM_BITS)).max(1))
+    Ok((sys::clock::wall_ms() << RANDOM_BITS | crate::member::random()? >> (64 - RANDOM_BITS)).max(1))
 }
 
 /// The groups as the core must see them: one at least.
