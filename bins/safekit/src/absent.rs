@@ -7,8 +7,6 @@ pub fn reason(verb: &str) -> Option<&'static str> {
             "there is no web service: other nodes are reached with keys (sk-cluster role), load balancers ask sk-health"
         }
         "uninstall" => "the product is removed by the package manager that installed it",
-        "rfsdiff" => "ask for the differences with: safekit rfsverify -m AM",
-        "rfssync" => "what must be copied follows from the data, not from a policy: see man 7 sk-semantics",
         "genkey" | "delkey" => "the key belongs to the cluster: safekit cluster genkey renews it on all nodes",
         "install" | "package" => "packages of modules: safekit module install|package -m AM",
         _ => return None,
@@ -57,6 +55,12 @@ mod tests {
         ("swap -m AM", Verb("swap")),
         ("swap nosync -m AM", Verb("swap")),
         ("rfsverify -m AM", Verb("rfsverify")),
+        ("rfsdiff -m AM", Verb("rfsdiff")),
+        ("rfssync -m AM", Verb("rfssync")),
+        ("rfssync full -m AM", Verb("rfssync")),
+        ("rfssync external prim uid1 -m AM", Verb("rfssync")),
+        ("rfssync external second uid1 -m AM", Verb("rfssync")),
+        ("rfssync -d prim uid1 -m AM", Verb("rfssync")),
         ("waitstart -m AM", Verb("waitstart")),
         ("waitstop -m AM", Verb("waitstop")),
         ("waitstate -m AM PRIM", Verb("waitstate")),

@@ -23,7 +23,7 @@ Exit codes:
   2-4  state -lq: 2 ALONE or UP, 3 PRIM, 4 SECOND (0: STOP); boundcmd: 2 time is over
   100  wrong usage, or a verb that this version does not have
   111  a system call failed
-  cluster, -H: the exit codes of sk-cluster; rfsverify: those of sk-replicate verify
+  cluster, -H: the exit codes of sk-cluster; rfsverify, rfsdiff, rfssync: those of sk-replicate
   start, prim, primforce, second, log, logview, logsave, cmdlog, config, update, boot, level, shutdown, and errd on|off, failover:
   the exit codes of sk-module
 
@@ -84,9 +84,9 @@ pub enum Verb {
         #[arg(value_enum)]
         mode: Option<Full>,
     },
-    /// Start as secondary, copying what was modified since a date: this version cannot, and says what to do instead
+    /// Start as secondary, copying what was modified on the primary since a date; the rest is vouched for
     Secondforce {
-        /// YYYY-MM-DD, or "YYYY-MM-DD hh:mm:ss"
+        /// YYYY-MM-DD, "YYYY-MM-DD hh:mm:ss" or YYYY-MM-DDThh:mm:ss, as clocks show it here; with a final Z in UTC
         #[arg(short = 'd', value_name = "DATE")]
         date: String,
     },
@@ -108,6 +108,18 @@ pub enum Verb {
     },
     /// Compare the replicas while the application runs, as sk-replicate verify
     Rfsverify,
+    /// Estimate what the next secondary would be compared with and sent, as sk-replicate diff; on the primary
+    Rfsdiff,
+    /// Show or change how the secondary is synchronised next, as sk-replicate policy
+    Rfssync {
+        /// The mark counts from the next start on: what changes before is vouched for, too
+        #[arg(short = 'd')]
+        from_start: bool,
+        /// Nothing: show; full; default; external prim UID, on the node whose data are copied by other means; external second UID, on the
+        /// node that received the copy (with -d, external may be left out)
+        #[arg(value_name = "POLICY")]
+        words: Vec<String>,
+    },
     /// Stop all running modules, at the shutdown of the host
     Shutdown,
     /// Apply the editable configuration; while the module runs, only what may change then

@@ -33,12 +33,7 @@ pub fn run(place: &Place, verb: &Verb) -> Result<u8, Failure> {
         Verb::Confcheck => delegate(place, &["confcheck"]),
         Verb::Confinfo => delegate(place, &["confinfo"]),
         Verb::Update => delegate(place, &["update"]),
-        Verb::Secondforce { date } => Err(Failure::new(
-            1,
-            format!(
-                "a copy of what changed since {date} is not made: files of the same date may differ. `safekit second` copies what differs, `safekit second fullsync` compares everything"
-            ),
-        )),
+        Verb::Secondforce { date } => delegate(place, &["second", "--since", date]),
         Verb::Boot { action } => {
             let action = match action {
                 Boot::On => "on",
@@ -71,10 +66,9 @@ pub fn run(place: &Place, verb: &Verb) -> Result<u8, Failure> {
         Verb::Swap { mode: None | Some(NoSync::Nosync), automatic } => {
             act(place, "swap", automatic.identity.as_deref())
         }
-        Verb::Rfsverify => {
-            let words = ["verify", "-m", place.module()?].map(str::to_owned);
-            become_program(&place.roots, "sk-replicate", &words)
-        }
+        Verb::Rfsverify => replicate(place, "verify", &[]),
+        Verb::Rfsdiff => replicate(place, "diff", &[]),
+        Verb::Rfssync { from_start, words } => replicate(place, "policy", &policy(*from_start, words)?),
         Verb::Waitstart => waits::wait(&place.roots, place.module()?, waits::started),
         Verb::Waitstop => waits::wait(&place.roots, place.module()?, waits::stopped),
         Verb::Waitstate { state } => {
@@ -137,6 +131,34 @@ fn text<'a>(value: &'a Value, name: &str) -> &'a str {
 /// One line of output; see `sys::failure::put` for a reader that went away.
 pub fn put(line: &str) -> Result<(), Failure> {
     sys::failure::put(line).map_err(|failure| Failure::new(failure.code, failure.message))
+}
+
+fn replicate(place: &Place, verb: &str, rest: &[&str]) -> Result<u8, Failure> {
+    let words = [&[verb, "-m", place.module()?], rest].concat().into_iter().map(str::to_owned);
+    become_program(&place.roots, "sk-replicate", &words.collect::<Vec<_>>())
+}
+
+/// `rfssync` in the words of `sk-replicate policy`.
+fn policy(from_start: bool, words: &[String]) -> Result<Vec<&str>, Failure> {
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        [] if !from_start => Ok(vec!["show"]),
+        [word @ ("full" | "default")] if !from_start => Ok(vec![*word]),
+        ["external", role @ ("prim" | "second"), uid] => Ok(external(from_start, role, uid)),
+        [role @ ("prim" | "second"), uid] if from_start => Ok(external(from_start, role, uid)),
+        _ => Err(Failure::usage(
+            "rfssync is followed by nothing, full, default, external prim UID, external second UID, or -d prim UID",
+        )),
+    }
+}
+
+fn external<'a>(from_start: bool, role: &'a str, uid: &'a str) -> Vec<&'a str> {
+    let mut words = vec!["external", role, uid];
+    // Who received the copy has nothing to mark.
+    if from_start && role == "prim" {
+        words.push("--from-start");
+    }
+    words
 }
 
 fn print(place: &Place, level: &str, message: &Message) -> Result<u8, Failure> {

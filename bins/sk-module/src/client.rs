@@ -142,10 +142,17 @@ fn spawn_guard(roots: &Roots, module: &str, boot: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-/// `start`, `prim`, `primforce`, `second`.
-pub(crate) fn start(roots: &Roots, module: &str, verb: &str, full: bool, wait: bool) -> Result<u8, Failure> {
+/// `start`, `prim`, `primforce`, `second`. What is wanted of the synchronisation: everything is copied; seconds since 1970 up to which the data
+/// are vouched for.
+pub(crate) fn start(
+    roots: &Roots,
+    module: &str,
+    verb: &str,
+    (full, since): (bool, Option<i64>),
+    wait: bool,
+) -> Result<u8, Failure> {
     ensure_runner(roots, module, false)?;
-    let request = json!({"verb": verb, "full": full, "identity": null, "origin": origin()});
+    let request = json!({"verb": verb, "full": full, "since": since, "identity": null, "origin": origin()});
     if ask(roots, module, &request)?.is_none() {
         return Err(no_runner(module));
     }

@@ -172,6 +172,10 @@ pub(crate) fn label(name: &str) -> &'static str {
         "usersetting.encryption" => return "Encrypted communication",
         "usersetting.errd" => return "Processes/Services monitoring",
         "usersetting.failover" => return "Automatic failover",
+        "usersetting.rfssyncmode" => return "Next synchronization",
+        "usersetting.rfssyncrole" => return "Role in external synchronization",
+        "usersetting.rfssyncuid" => return "Identifier of external synchronization",
+        "rfs.rfssync" => return "Next synchronization possible",
         "heart.maxloop" => return "Stop on maxloop",
         "heart.stopstartloop" => return "Automatic actions",
         _ => {}

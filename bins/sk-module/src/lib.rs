@@ -28,6 +28,7 @@ mod progress;
 mod rules;
 mod runner;
 mod show;
+mod since;
 mod snapshot;
 mod supervision;
 mod support;
@@ -136,10 +137,13 @@ fn dispatch(roots: &Roots, verb: Verb) -> Result<u8, Failure> {
         Verb::Uninstall { module } => packages::uninstall(roots, &module.name()?),
         Verb::Package { module, file } => packages::pack(roots, &module.name()?, &file),
         Verb::ClusterKey { output } => configure::cluster_key(roots, output.as_deref()),
-        Verb::Start { module, wait } => client::start(roots, &module.name()?, "start", false, wait),
-        Verb::Prim { module, wait, fullsync } => client::start(roots, &module.name()?, "prim", fullsync, wait),
-        Verb::Primforce { module, wait } => client::start(roots, &module.name()?, "primforce", false, wait),
-        Verb::Second { module, wait, fullsync } => client::start(roots, &module.name()?, "second", fullsync, wait),
+        Verb::Start { module, wait } => client::start(roots, &module.name()?, "start", (false, None), wait),
+        Verb::Prim { module, wait, fullsync } => client::start(roots, &module.name()?, "prim", (fullsync, None), wait),
+        Verb::Primforce { module, wait } => client::start(roots, &module.name()?, "primforce", (false, None), wait),
+        Verb::Second { module, wait, fullsync, since } => {
+            let since = since.as_deref().map(since::parse).transpose()?;
+            client::start(roots, &module.name()?, "second", (fullsync, since), wait)
+        }
         Verb::Stop { module, automatic, wait } => client::act(roots, &module.name()?, "stop", automatic.identity, wait),
         Verb::Forcestop { module, wait } => client::act(roots, &module.name()?, "forcestop", None, wait),
         Verb::Restart { module, automatic, wait } => {

@@ -59,7 +59,7 @@ const MESSAGES: [(&str, &str); 38] = [
 const PROCESSES: [(&str, &str); 2] = [("Process … not running", "Process {"), ("Service … not running", "Service {")];
 
 /// Names of resources.
-const RESOURCES: [&str; 26] = [
+const RESOURCES: [&str; 30] = [
     "state.local",
     "state.remote",
     "usersetting.boot",
@@ -67,6 +67,10 @@ const RESOURCES: [&str; 26] = [
     "usersetting.encryption",
     "usersetting.errd",
     "usersetting.failover",
+    "usersetting.rfssyncmode",
+    "usersetting.rfssyncrole",
+    "usersetting.rfssyncuid",
+    "rfs.rfssync",
     "rfs.uptodate",
     "rfs.degraded",
     "rfs.reintegre_failed",
@@ -89,15 +93,7 @@ const RESOURCES: [&str; 26] = [
 ];
 
 /// Words of the catalogue that are not there; each must stand on the page of differences.
-const ABSENT: [&str; 7] = [
-    "rfssyncmode",
-    "rfssyncrole",
-    "rfssyncuid",
-    "rfs.rfssync",
-    "rfs.syncat",
-    "rei_scan_count_metric",
-    "netin_bandwidth",
-];
+const ABSENT: [&str; 3] = ["rfs.syncat", "rei_scan_count_metric", "netin_bandwidth"];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")

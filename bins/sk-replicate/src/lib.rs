@@ -1,12 +1,14 @@
 //! What does `sk-replicate` accept, and which exit code says what?
 
+mod estimate;
 mod inquiry;
+mod policy;
 mod run;
 mod salvage;
 mod show;
 mod verify;
 
-use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -14,9 +16,9 @@ const EXIT_CODES: &str = "\
 Exit codes:
   0    done
   1    the specification, the key or the state directory cannot be used (run); the replicas differ (verify)
-  2    no such module, or its state cannot be read (status, lineage, salvage)
-  3    the replicas cannot be compared (to the end) now: no secondary in sync, stream lost (verify); nothing was removed: --yes is
-       missing, or a resynchronisation runs (salvage prune)
+  2    no such module, or its state cannot be read (status, lineage, salvage, policy)
+  3    the replicas cannot be compared or repaired (to the end) now: no secondary in sync, stream lost (verify); this node does not
+       serve (diff); nothing was removed: --yes is missing, or a resynchronisation runs (salvage prune)
   4    not in the salvage directory (salvage restore)
   5    a file to be restored exists already (salvage restore)
   100  wrong usage
@@ -26,7 +28,9 @@ Example:
   sk-replicate status -m mirror
   sk-replicate lineage -m mirror --json
   sk-replicate salvage -m mirror list
-  sk-replicate verify -m mirror --bandwidth 20000";
+  sk-replicate verify -m mirror --bandwidth 20000
+  sk-replicate diff -m mirror
+  sk-replicate policy -m mirror external prim backup-7";
 
 const RETENTION: &str = "\
 Before a resynchronisation overwrites or deletes content of this node that the other node never received (after a split brain, or
@@ -40,7 +44,22 @@ exactly: number of the replicated directory and path, then the attributes, or of
 Each object is compared at one place of the replication stream, so that writing cannot make equal replicas look different. Not
 compared: access times, what is excluded from replication, the times of directories and counts of hard links when anything is
 excluded, which names belong to one file, other file systems mounted inside, what is created or renamed after its directory was
-read. Nothing is repaired: a full resynchronisation of the secondary does that.";
+read.
+With --repair, what was found is copied anew after the comparison: the secondary, which is not what it should be, loses its place; the
+application is held up until the primary has gone on alone (a second or two); only what differs is copied, what it replaces is put
+aside (see salvage), and then both are in sync again.";
+
+const ESTIMATE: &str = "\
+Prints how many directories, files and bytes the secondary that comes next would have to be compared with, at most, and how long that
+takes at the speed of the last synchronisation. Run it on the node that serves. What the other node changed by itself is not known here.";
+
+const POLICY: &str = "\
+What must be copied to a secondary follows from the data (default). full: everything is compared and copied once more.
+external: the data are copied by other means, a backup that is restored on the other node, say, and only what changed since then goes
+over the network. On the node with the data: external prim UID, then make the copy (the module may be stopped, or serve meanwhile).
+On the other, stopped: restore the copy, external second UID, and start the module. UID ties both together. Of files that did not
+change since the mark and have the same size on both nodes no content is read: that is vouched for by whoever made the copy.
+The policy holds for one synchronisation. It is kept while the module is stopped, and does not survive a deconfiguration.";
 
 /// Replicates the directories of a module to the other node, synchronously.
 #[derive(Parser)]
@@ -67,6 +86,65 @@ enum Command {
     /// Compare both replicas while the application writes; run it on the primary
     #[command(after_help = EXIT_CODES, long_about = VERIFY)]
     Verify(Verify),
+    /// Estimate what the next synchronisation would compare and send; run it on the primary
+    #[command(after_help = EXIT_CODES, long_about = ESTIMATE)]
+    Diff(Show),
+    /// Show or change how the secondary is synchronised next
+    #[command(after_help = EXIT_CODES, long_about = POLICY)]
+    Policy(Policy),
+}
+
+#[derive(Args)]
+struct Policy {
+    /// Name of the module
+    #[arg(short, long, value_name = "AM")]
+    module: String,
+    #[command(subcommand)]
+    command: PolicyCommand,
+}
+
+#[derive(Subcommand)]
+enum PolicyCommand {
+    /// Show it
+    #[command(after_help = EXIT_CODES)]
+    Show(List),
+    /// What must be copied follows from the data
+    #[command(after_help = EXIT_CODES)]
+    Default,
+    /// The next synchronisation compares and copies everything
+    #[command(after_help = EXIT_CODES)]
+    Full,
+    /// The data are copied by other means; the next synchronisation copies what changed since the mark
+    #[command(after_help = EXIT_CODES)]
+    External(External),
+}
+
+#[derive(Args)]
+struct External {
+    /// prim: this node has the data, mark it now; second: this node received the copy
+    #[arg(value_enum, value_name = "ROLE")]
+    role: Role,
+    /// Ties both nodes together: letters, digits, '_', '-' and '.', at most 24 characters
+    #[arg(value_name = "UID")]
+    uid: String,
+    /// The mark counts from the next start on: what changes before is vouched for, too
+    #[arg(short = 'd', long)]
+    from_start: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Role {
+    Prim,
+    Second,
+}
+
+impl From<Role> for replica::policy::Side {
+    fn from(role: Role) -> Self {
+        match role {
+            Role::Prim => Self::Prim,
+            Role::Second => Self::Second,
+        }
+    }
 }
 
 #[derive(Args)]
@@ -77,7 +155,10 @@ struct Verify {
     /// Most that is read on each node, in KiB a second; 0: as fast as possible
     #[arg(long, value_name = "KBS", default_value_t = 51200)]
     bandwidth: u64,
-    /// Print JSON lines: progress, difference, verified
+    /// Copy what differs anew, and wait until the secondary is in sync again
+    #[arg(long)]
+    repair: bool,
+    /// Print JSON lines: progress, difference, verified, repairing, repaired
     #[arg(long)]
     json: bool,
 }
@@ -186,6 +267,8 @@ pub fn main() -> ExitCode {
         Command::Status(show) => show::status(&show.module, show.json),
         Command::Lineage(show) => show::lineage(&show.module, show.json),
         Command::Verify(order) => verify::verify(&order),
+        Command::Diff(show) => estimate::estimate(&show),
+        Command::Policy(order) => policy::policy(&order.module, &order.command),
         Command::Salvage(order) => salvage::salvage(&order.module, &order.command),
     };
     match outcome {

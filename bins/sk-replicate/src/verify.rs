@@ -1,74 +1,70 @@
 //! Are both replicas equal? Asks the running engine, and says what it finds.
 
-use crate::inquiry::{self, Question};
+use crate::inquiry::{self, Meter, Question};
 use crate::show::module_name;
 use crate::{Trouble, Verify};
 use replica::verify::{Difference, Summary, What};
 use serde_json::Value;
-use std::io::{BufRead as _, BufReader, IsTerminal as _, Write as _};
-use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::io::Write as _;
+use std::ops::ControlFlow;
 use sys::roots::Roots;
 
-/// The engine says something each second.
-const SILENCE: Duration = Duration::from_mins(1);
-
-/// `sk-replicate verify`.
+/// `sk-replicate verify`. A repair belongs into the log of commands.
 pub fn verify(order: &Verify) -> Result<(), Trouble> {
     module_name(&order.module)?;
-    let path = inquiry::path(&Roots::from_environment(), &order.module);
-    let stream = UnixStream::connect(&path).map_err(|e| {
-        let text = format!(
-            "module {} does not replicate on this node ({}: {e}); start it first",
-            order.module,
-            path.display()
-        );
-        Trouble::new(3, text)
-    })?;
-    stream.set_read_timeout(Some(SILENCE))?;
-    let question = serde_json::to_string(&Question::Verify { bandwidth_kbs: Some(order.bandwidth) });
-    writeln!(&stream, "{}", question.map_err(std::io::Error::from)?)?;
+    let roots = Roots::from_environment();
+    let logged = order.repair.then(|| sys::commands::Command::start_own(&roots, "sk-replicate", &order.module));
+    let result = compare(&roots, order);
+    if let Some(logged) = logged {
+        logged.end(result.as_ref().map_or_else(|trouble| trouble.code, |()| 0));
+    }
+    result
+}
+
+fn compare(roots: &Roots, order: &Verify) -> Result<(), Trouble> {
+    let question = Question::Verify { bandwidth_kbs: Some(order.bandwidth), repair: order.repair };
     let mut out = std::io::stdout().lock();
-    let mut meter = Meter { shown: !order.json && std::io::stderr().is_terminal(), width: 0 };
-    for line in BufReader::new(&stream).lines() {
-        let line =
-            line.map_err(|e| Trouble::new(3, format!("the engine of module {} does not answer: {e}", order.module)))?;
-        let event: Value = serde_json::from_str(&line).map_err(std::io::Error::from)?;
-        let kind = event.get("kind").and_then(Value::as_str).unwrap_or_default();
+    let mut meter = Meter::new(!order.json);
+    inquiry::ask(roots, &order.module, &question, |kind, event, line| {
         meter.clear();
-        if kind == "failed" {
-            let word = |name: &str| event.get(name).and_then(Value::as_str).unwrap_or_default();
-            return Err(Trouble::new(3, format!("{}; {}", word("reason"), word("hint"))));
-        }
         if order.json {
             writeln!(out, "{line}")?;
             out.flush()?;
         }
         match kind {
-            "progress" => meter.show(&serde_json::from_value(event).map_err(std::io::Error::from)?),
+            "progress" => meter.show(&so_far(&serde_json::from_value(event).map_err(std::io::Error::from)?)),
             "difference" if !order.json => {
                 writeln!(out, "{}", words(&serde_json::from_value(event).map_err(std::io::Error::from)?))?;
             }
             "verified" => {
-                let summary = serde_json::from_value(event).map_err(std::io::Error::from)?;
+                let summary: Summary = serde_json::from_value(event).map_err(std::io::Error::from)?;
                 if !order.json {
                     writeln!(out, "{}", verdict(&summary))?;
                 }
-                let different = || {
-                    Trouble::new(
-                        1,
-                        "the replicas differ; a full resynchronisation mends it: sk-module second -m AM --fullsync on the secondary",
-                    )
-                };
-                return if summary.differences > 0 { Err(different()) } else { Ok(()) };
+                if summary.differences == 0 {
+                    return Ok(ControlFlow::Break(()));
+                }
+                if !order.repair {
+                    let module = &order.module;
+                    let text = format!("the replicas differ; to mend it: sk-replicate verify -m {module} --repair");
+                    return Err(Trouble::new(1, text));
+                }
+            }
+            "repairing" => {
+                let figure =
+                    |name: &str| event.pointer(&format!("/resync/{name}")).and_then(Value::as_u64).unwrap_or(0);
+                meter.show(&format!("repairing: {} files of {}", figure("files"), figure("files_total")));
+            }
+            "repaired" => {
+                if !order.json {
+                    writeln!(out, "repaired: the secondary was copied anew where it differed, and is in sync")?;
+                }
+                return Ok(ControlFlow::Break(()));
             }
             _ => {}
         }
-    }
-    Err(Trouble::new(
-        3,
-        format!("the engine of module {} ended before the comparison did; compare again", order.module),
-    ))
+        Ok(ControlFlow::Continue(()))
+    })
 }
 
 /// A difference as a line.
@@ -98,32 +94,8 @@ fn verdict(summary: &Summary) -> String {
     format!("{equal}: {objects} objects, {bytes} bytes compared in {:.1} s{skipped}", summary.ms as f64 / 1000.0)
 }
 
-/// How far it is, for who watches a terminal.
-struct Meter {
-    shown: bool,
-    width: usize,
-}
-
-impl Meter {
-    fn show(&mut self, summary: &Summary) {
-        if self.shown {
-            let text = format!(
-                "{} objects, {} MiB compared, {} differences",
-                summary.objects,
-                summary.bytes >> 20,
-                summary.differences
-            );
-            eprint!("\r{text}");
-            self.width = text.len();
-        }
-    }
-
-    fn clear(&mut self) {
-        if self.width > 0 {
-            eprint!("\r{:1$}\r", "", self.width);
-            self.width = 0;
-        }
-    }
+fn so_far(summary: &Summary) -> String {
+    format!("{} objects, {} MiB compared, {} differences", summary.objects, summary.bytes >> 20, summary.differences)
 }
 
 #[cfg(test)]

@@ -208,3 +208,51 @@ fn it_ends_when_it_cannot_go_on_and_holds_nobody_up() {
     let (code, lines, words) = pair.b.verify(&["--bandwidth", "0"]);
     assert_eq!(code, 0, "{lines:?} {words}");
 }
+
+#[test]
+fn what_differs_is_repaired_and_what_was_there_is_put_aside() {
+    if !possible() {
+        return;
+    }
+    let (mut pair, beneath) = synced();
+    tree(&pair.a.dir);
+    pair.until_checkpoint();
+    let big = std::fs::File::options().write(true).open(beneath.join("big")).unwrap();
+    let before = big.metadata().unwrap().modified().unwrap();
+    big.write_all_at(&[0xEE; 5000], 1_000_000).unwrap();
+    big.set_modified(before).unwrap();
+    std::fs::remove_file(beneath.join("sub/fifo")).unwrap();
+    std::fs::write(beneath.join("sub/deep/foreign"), b"made by nobody").unwrap();
+    std::fs::set_permissions(beneath.join("sub/f7"), std::fs::Permissions::from_mode(0o600)).unwrap();
+    std::fs::remove_file(beneath.join("sub/f11")).unwrap();
+    std::fs::create_dir(beneath.join("sub/f11")).unwrap();
+    let writer = Writer::start(&pair.a.dir);
+    pair.a.forget();
+    let child = std::process::Command::new(env!("CARGO_BIN_EXE_sk-replicate"))
+        .env("SK_RUN", pair.a.home().parent().unwrap().join("a.run"))
+        .args(["verify", "-m", "pair", "--json", "--bandwidth", "0", "--repair"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    // What the runners do about a secondary that lost its place.
+    pair.a.until("the end of the pair", |e| e["kind"] == "stream_lost");
+    pair.b.done(json!({"kind": "outdate"}));
+    pair.a.done(json!({"kind": "exclude_peer"}));
+    pair.b.done(json!({"kind": "secondary"}));
+    let begin = pair.a.until("the repair", |e| e["kind"] == "resync_begin");
+    assert_eq!(begin["mode"], "incremental");
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    let last: Value = serde_json::from_str(said.lines().last().unwrap()).unwrap();
+    assert_eq!((output.status.code(), last["kind"].as_str()), (Some(0), Some("repaired")), "{said}");
+    writer.until_more(5);
+    let (code, lines, words) = pair.a.verify(&["--bandwidth", "0"]);
+    assert_eq!(code, 0, "{lines:?} {words}");
+    writer.finish();
+    let salvage = pair.b.home().join("salvage");
+    let aside =
+        std::process::Command::new("find").arg(&salvage).args(["-name", "foreign", "-o", "-name", "big"]).output();
+    let aside = String::from_utf8(aside.unwrap().stdout).unwrap();
+    assert_eq!(aside.lines().count(), 2, "{aside}");
+}

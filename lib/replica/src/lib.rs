@@ -7,6 +7,7 @@ pub mod engine;
 pub mod front;
 pub mod fuse;
 pub mod op;
+pub mod policy;
 pub mod recorder;
 pub mod resync;
 pub mod salvage;

@@ -90,6 +90,11 @@ impl Store {
         Ok(())
     }
 
+    /// The state directory.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     /// Where a file of this name lies in the state directory.
     pub fn file(&self, name: &str) -> PathBuf {
         self.directory.join(name)

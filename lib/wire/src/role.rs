@@ -141,7 +141,7 @@ const READ: [&str; 21] = [
     "test",
 ];
 /// Verbs that change what runs, and nothing that was configured.
-const SWITCH: [&str; 29] = [
+const SWITCH: [&str; 31] = [
     "start",
     "stop",
     "prim",
@@ -170,6 +170,8 @@ const SWITCH: [&str; 29] = [
     "clean",
     "rfsverify",
     "rfsdiff",
+    "rfssync",
+    "policy",
     "check",
 ];
 /// Programs that may be run for others. What they read they read from the directories of sk.
@@ -228,6 +230,7 @@ pub fn needed(argv: &[String]) -> Result<Role, Unfit> {
         (_, "boot") if !has(&["on", "off"]) => Role::Admin,
         // It writes what an operator may have deleted.
         ("sk-replicate", "verify") if has(&["--repair"]) => Role::Admin,
+        ("sk-replicate", "policy") if has(&["show"]) && !has(&["default", "full", "external"]) => Role::Monitor,
         ("sk-replicate", "salvage") if has(&["list"]) && !has(&["prune", "restore"]) => Role::Monitor,
         ("safekit", "module") if has(&["list", "listid", "getports"]) && !has(&["install", "uninstall", "package"]) => {
             Role::Monitor
@@ -277,6 +280,9 @@ mod tests {
             ("sk-replicate verify -m AM", Role::Control),
             ("sk-replicate verify --repair -m AM", Role::Admin),
             ("sk-replicate salvage list -m prune", Role::Admin),
+            ("sk-replicate policy -m AM show", Role::Monitor),
+            ("sk-replicate policy -m show full", Role::Control),
+            ("safekit rfssync external prim u -m AM", Role::Control),
             ("sk-vip add 10.0.0.1", Role::Admin),
             ("sk-health check web", Role::Control),
         ] {

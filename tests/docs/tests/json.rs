@@ -53,6 +53,9 @@ const WITHOUT: [(&str, &[&str]); 8] = [
             "sk-module waitstate",
             "sk-module waitstop",
             "sk-notify test",
+            "sk-replicate policy default",
+            "sk-replicate policy external",
+            "sk-replicate policy full",
         ],
     ),
     (

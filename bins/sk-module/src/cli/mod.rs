@@ -208,8 +208,12 @@ pub(crate) enum Verb {
         #[arg(long)]
         wait: bool,
         /// Compare and copy everything
-        #[arg(long)]
+        #[arg(long, conflicts_with = "since")]
         fullsync: bool,
+        /// Of files that did not change on the primary since then (and are as long here) the content is vouched for, and is not compared;
+        /// 2026-11-20, "2026-11-20 10:00:00" or, in UTC, 2026-11-20T10:00:00Z
+        #[arg(long, value_name = "DATE")]
+        since: Option<String>,
     },
     /// Stop the module; the peer takes over
     Stop {

@@ -52,6 +52,8 @@ pub(super) struct ReplicaLink {
     pub outstanding: VecDeque<(u64, ReplicaOrder)>,
     /// The role to repeat to a successor; None while idle.
     pub role: Option<ReplicaOrder>,
+    /// Since when there may be changes that the data of this node have not, by the operator's word (seconds since 1970): for one synchronisation.
+    pub since: Option<i64>,
     /// Latest standing reported: tells whether a primary serves alone or paired.
     pub standing: Standing,
     pub deaths: VecDeque<u64>,
@@ -78,6 +80,7 @@ impl Links {
             replica: ReplicaLink {
                 outstanding: VecDeque::new(),
                 role: None,
+                since: None,
                 standing: Standing::Blank,
                 deaths: VecDeque::new(),
                 store: sys::store::Store::default(),
@@ -395,6 +398,9 @@ impl Runner {
     fn send_replica_order(&mut self, id: u64, order: &ReplicaOrder) {
         let Ok(Value::Object(mut line)) = serde_json::to_value(order) else { return };
         line.insert("id".into(), json!(id));
+        if matches!(order, ReplicaOrder::Secondary { .. }) {
+            line.insert("since".into(), json!(self.links.replica.since));
+        }
         let line = Value::Object(line).to_string();
         self.facts.say('D', "safekit", &format!("sk-replicate <- {line}"));
         self.children.order(Kind::Replicate, &line);

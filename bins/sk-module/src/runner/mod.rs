@@ -9,6 +9,7 @@ mod children;
 mod control;
 mod farm;
 mod input;
+mod policy;
 mod renew;
 mod reports;
 mod requests;
@@ -314,6 +315,7 @@ impl Runner {
         // The traffic between the nodes is always encrypted and authenticated.
         self.facts.assign("usersetting.encryption", "on");
         self.show_boot();
+        self.show_policy();
     }
 
     pub(super) fn show_boot(&mut self) {

@@ -210,6 +210,9 @@ impl Runner {
             "resync_begin" => {
                 self.facts.event(value);
                 let mode = value["mode"].as_str().unwrap_or("?");
+                // One that is interrupted goes on by comparing.
+                self.links.replica.since = None;
+                self.show_policy();
                 self.facts.replica.resumes = mode == "resume";
                 if self.facts.replica.resumes {
                     return self.facts.say('I', "rfsplug", "Replication goes on where the stream had ended");
@@ -241,6 +244,7 @@ impl Runner {
                 self.facts.assign("rfs.rei_copy_time_metric", &(ms / 1000).to_string());
                 self.facts.replica.copies = false;
                 self.facts.assign("rfs.reintegre_failed", "false");
+                self.show_policy();
                 self.facts.say('E', "reintegre", "Reintegration ended (synchronize)");
                 if self.core.state().name.serves() {
                     self.facts.say('E', "rfsplug", "Uptodate replicated file system");
@@ -268,6 +272,7 @@ impl Runner {
             "fault" => {
                 let reason = value["reason"].as_str().unwrap_or("?").to_owned();
                 self.links.replica.faulty = true;
+                self.show_policy();
                 self.tell(Event::ReplicaFault { reason });
             }
             _ => self.unknown(Kind::Replicate, kind),

@@ -17,6 +17,9 @@ const OWN_CLASSES: [&str; 8] =
 impl Runner {
     pub(super) fn answer(&mut self, request: &Value) -> String {
         let verb = request["verb"].as_str().unwrap_or_default();
+        if matches!(verb, "state" | "get") {
+            self.show_policy();
+        }
         match verb {
             "state" => self.snapshot().to_string(),
             "set" => self.answer_set(request),
@@ -57,6 +60,17 @@ impl Runner {
             );
         }
         self.facts.refused = None;
+        let stopped = self.core.state().name == automaton::StateName::Stop && !self.core.is_busy();
+        if stopped && matches!(verb, Verb::Start | Verb::Prim | Verb::PrimForce | Verb::Second) {
+            self.links.replica.since = request["since"].as_i64().filter(|_| verb == Verb::Second);
+            if let Some(since) = self.links.replica.since {
+                self.facts.say(
+                    'U',
+                    "rfsplug",
+                    &format!("Content unchanged since {since} s is vouched for by the operator"),
+                );
+            }
+        }
         if matches!(verb, Verb::ForceStop) {
             for name in self.scripts.kill_all() {
                 self.facts.say('C', "userplug", &format!("Script {name} was killed by forcestop"));
@@ -91,6 +105,7 @@ impl Runner {
     fn answer_boot(&mut self) -> String {
         if self.core.state().name == automaton::StateName::Stop && !self.core.is_busy() && !self.ending {
             let mut persisted = self.persisted.clone();
+            self.links.replica.since = None;
             if super::boot_decision(&self.instance, &mut persisted, true) {
                 self.begin(true);
             }

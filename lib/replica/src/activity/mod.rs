@@ -212,6 +212,19 @@ impl Activity {
         Ok(())
     }
 
+    /// More may differ than what was changed, until the next comparison. Durable when it returns.
+    pub fn add(&self, set: &DirtySet) -> io::Result<()> {
+        let mut inner = self.take();
+        if matches!(inner.mode, Mode::Off | Mode::Noted) {
+            // It says "everything" already.
+            inner.writing = false;
+            self.written.notify_all();
+            return Ok(());
+        }
+        Record::set(set).encode(&mut inner.pending);
+        self.write(inner, true).map(drop)
+    }
+
     /// What an operation made or removed.
     pub fn applied(&self, op: &Op) {
         match op {

@@ -45,6 +45,11 @@ impl Changes {
         self.map.record(op, payload);
     }
 
+    /// More that may differ, found by other means.
+    pub fn add(&mut self, set: &DirtySet) {
+        self.map.add(set);
+    }
+
     pub fn seal(&mut self, checkpoint: u64) {
         self.map.seal(checkpoint);
     }

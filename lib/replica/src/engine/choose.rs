@@ -10,9 +10,12 @@
 //!   replica whose newest epoch is `base`. The secondary's own unshared changes (it served, and crashed or was on its own) are not in
 //!   it: they are in the secondary's map, which must begin in the same epoch, and is sent after the welcome. A secondary left
 //!   inconsistent by an incremental resynchronisation differs by part of those same maps, and by nothing else.
+//! * *Since* a moment relies on the operator's word, and on change times, which applications cannot set; a clock that was set back behind the
+//!   moment is noticed, one that was set back less is not.
 //! * Everything else is compared by hash, which needs no assumption.
 
-use crate::stream::message::{Hello, Mode, StreamId, VERSION};
+use crate::policy::{Policy, Side};
+use crate::stream::message::{Hello, Mode, StreamId, VERSION, Vouched};
 use lineage::{EpochId, Lineage, Relation, Standing};
 
 /// What the primary knows.
@@ -28,6 +31,10 @@ pub struct Local<'a> {
     /// The hello's place is in the ring.
     pub resumable: bool,
     pub map: Covered,
+    /// What the operator wants of the next synchronisation.
+    pub policy: &'a Policy,
+    /// Seconds since 1970.
+    pub now: i64,
 }
 
 /// What the change map is worth.
@@ -59,7 +66,36 @@ pub enum Choice {
         covered: bool,
         changed: bool,
     },
+    /// All names, and the content of what changed since this moment.
+    Since(i64),
     Refuse(String),
+    /// Refused, and it is of no use to try again.
+    Hopeless(String),
+}
+
+/// Since when there may be changes that the operator's copy has not.
+fn moment(local: &Local<'_>, vouched: &Vouched) -> Result<i64, String> {
+    let (moment, what) = match vouched {
+        Vouched::Since(moment) => (*moment, "the date given".to_owned()),
+        Vouched::Mark(uid) => match local.policy {
+            Policy::External { role: Side::Prim, uid: ours, since: Some(since), .. } if ours == uid => {
+                (*since, format!("the mark {uid}"))
+            }
+            _ => {
+                return Err(format!(
+                    "the primary was not marked with {uid}: before the data are copied, say there: sk-replicate policy -m {} external prim {uid}",
+                    local.module
+                ));
+            }
+        },
+    };
+    if moment > local.now {
+        return Err(format!(
+            "{what} lies {} s in the future of the primary's clock: what changed since then cannot be told; start with a full synchronisation",
+            moment.saturating_sub(local.now)
+        ));
+    }
+    Ok(moment)
 }
 
 /// See the module's text.
@@ -91,7 +127,15 @@ pub fn choose(local: &Local<'_>, hello: &Hello) -> Choice {
             refuse("it lost its place in the stream and has not been excluded yet".into())
         };
     }
-    if hello.full || hello.standing == Standing::Blank || hello.lineage.head().is_none() {
+    if hello.full || *local.policy == Policy::Full {
+        return resync(Mode::Full);
+    }
+    if let Some(vouched) = &hello.vouched
+        && local.lineage.compare(&hello.lineage) != Relation::Older
+    {
+        return moment(local, vouched).map_or_else(Choice::Hopeless, Choice::Since);
+    }
+    if hello.standing == Standing::Blank || hello.lineage.head().is_none() {
         return resync(Mode::Full);
     }
     match local.lineage.compare(&hello.lineage) {
@@ -135,6 +179,7 @@ mod tests {
             covered_by: None,
             full: false,
             changed: Vec::new(),
+            vouched: None,
         }
     }
 
@@ -144,17 +189,27 @@ mod tests {
         let lineage = lineage(ours);
         let standing = if paired { Standing::Paired } else { Standing::Alone };
         let map = Covered { id: MAP, base: base.map(EpochId), also: None };
-        choose(
-            &Local { module: "AM", peer: "node2", directories: 1, lineage: &lineage, standing, paired, resumable, map },
-            hello,
-        )
+        choose(&local(&lineage, standing, paired, resumable, map, &Policy::Default), hello)
+    }
+
+    fn local<'a>(
+        lineage: &'a Lineage,
+        standing: Standing,
+        paired: bool,
+        resumable: bool,
+        map: Covered,
+        policy: &'a Policy,
+    ) -> Local<'a> {
+        let (module, peer, directories, now) = ("AM", "node2", 1, 1000);
+        Local { module, peer, directories, lineage, standing, paired, resumable, map, policy, now }
     }
 
     fn mode(choice: &Choice) -> Option<Mode> {
         match choice {
             Choice::Resume => Some(Mode::Resume),
             Choice::Resync { mode, .. } => Some(*mode),
-            Choice::Refuse(_) => None,
+            Choice::Since(_) => Some(Mode::Since),
+            Choice::Refuse(_) | Choice::Hopeless(_) => None,
         }
     }
 
@@ -227,5 +282,37 @@ mod tests {
         assert_eq!(mode(&answer(&[1], false, false, Some(1), &full)), Some(Mode::Full), "the operator decides");
         let stranger = Hello { node: "node3".into(), ..hello(&[1], Paired) };
         assert_eq!(mode(&answer(&[2, 1], false, false, Some(1), &stranger)), None);
+    }
+
+    #[test]
+    fn the_operator_vouches_for_a_copy() {
+        let mark = |uid: &str, since| Policy::External { role: Side::Prim, uid: uid.into(), since, refused: false };
+        let ask = |policy: &Policy, paired, hello: &Hello| {
+            let (ours, map) = (lineage(&[2, 1]), Covered { id: MAP, base: Some(EpochId(1)), also: None });
+            choose(&local(&ours, Standing::Alone, paired, false, map, policy), hello)
+        };
+        let word = |ids: &[u128], standing, vouched| Hello { vouched: Some(vouched), ..hello(ids, standing) };
+        let by_mark = word(&[1], Standing::Paired, Vouched::Mark("t1".into()));
+        assert_eq!(ask(&mark("t1", Some(900)), false, &by_mark), Choice::Since(900));
+        for (what, policy) in [
+            ("not marked", Policy::Default),
+            ("another mark", mark("t2", Some(900))),
+            ("no moment yet", mark("t1", None)),
+            ("a clock set back", mark("t1", Some(1001))),
+            (
+                "marked as the receiver",
+                Policy::External { role: Side::Second, uid: "t1".into(), since: Some(900), refused: false },
+            ),
+        ] {
+            assert!(matches!(ask(&policy, false, &by_mark), Choice::Hopeless(_)), "{what}");
+        }
+        let by_date = |ids: &[u128], standing| word(ids, standing, Vouched::Since(500));
+        assert_eq!(ask(&Policy::Default, false, &by_date(&[], Standing::Blank)), Choice::Since(500), "a new disk");
+        assert_eq!(ask(&Policy::Default, false, &by_date(&[3, 1], Standing::Paired)), Choice::Since(500));
+        assert_eq!(mode(&ask(&Policy::Full, false, &by_date(&[1], Standing::Paired))), Some(Mode::Full));
+        let newer = by_date(&[4, 2, 1], Standing::Paired);
+        assert!(matches!(ask(&Policy::Default, false, &newer), Choice::Refuse(_)), "its data is newer");
+        let early = by_date(&[1], Standing::Paired);
+        assert!(matches!(ask(&Policy::Default, true, &early), Choice::Refuse(_)), "not excluded yet: it comes again");
     }
 }

@@ -30,6 +30,7 @@ use super::report::{Peer, Report, Reporter, Role, Snapshot};
 use super::spec::{Failure, Spec};
 use crate::activity::{Activity, Worth};
 use crate::op::Op;
+use crate::policy::Policy;
 use crate::recorder::{Front, Position};
 use crate::resync::Resync;
 use crate::store::{Remembered, Store, StoreError};
@@ -78,6 +79,8 @@ pub struct Flow {
     pub checkpoint_due: bool,
     /// Position of the last sealed checkpoint.
     pub sealed: Position,
+    /// The secondary differs from what it was sent: what it has is put aside before it is replaced.
+    pub repair: bool,
 }
 
 impl Flow {
@@ -114,7 +117,7 @@ pub struct Core {
     pub changed: Condvar,
     /// The thread that makes checkpoints, to wake it.
     pub checkpointer: std::sync::OnceLock<std::thread::Thread>,
-    store: Mutex<Store>,
+    pub(super) store: Mutex<Store>,
     pub fronts: RwLock<Vec<Arc<dyn Front>>>,
     reporter: Reporter,
     last: Mutex<Option<Snapshot>>,
@@ -124,6 +127,8 @@ pub struct Core {
     /// Position of a secondary.
     pub followed: AtomicU64,
     pub bytes_received: AtomicU64,
+    /// Bytes of content a second that the last long synchronisation handled; 0: there was none.
+    pub resync_rate: AtomicU64,
     pub stopping: AtomicBool,
     /// The peer took over from this primary: nothing that waits will be acknowledged, ever.
     pub abandoned: AtomicBool,
@@ -177,6 +182,7 @@ impl Core {
             checkpoints: 0,
             checkpoint_due: false,
             sealed: ring.position(),
+            repair: false,
             ring,
         };
         Self {
@@ -196,6 +202,7 @@ impl Core {
             parked: AtomicBool::new(false),
             followed: AtomicU64::new(0),
             bytes_received: AtomicU64::new(0),
+            resync_rate: AtomicU64::new(0),
             stopping: AtomicBool::new(false),
             abandoned: AtomicBool::new(false),
         }
@@ -517,6 +524,7 @@ impl Core {
                 let head = self.remembered().lineage.head();
                 flow.changes.end_comparison(head);
                 flow.checkpoint_due = true;
+                flow.repair = false;
                 in_sync = true;
             }
         }
@@ -529,6 +537,7 @@ impl Core {
             self.resume_parked();
         }
         if in_sync {
+            self.set_policy(&Policy::Default);
             self.publish();
         }
     }
@@ -639,6 +648,12 @@ impl Core {
         self.open_gate();
         self.publish();
         Ok(())
+    }
+
+    /// Waits until something in the flow changed, at most this long.
+    pub fn wait_change(&self, most: Duration) {
+        let flow = self.flow();
+        let _ = self.changed.wait_timeout(flow, most).unwrap_or_else(PoisonError::into_inner);
     }
 
     /// Waits until the secondary acknowledged and settled everything up to `n`. False: not in time, or the stream is lost.

@@ -88,6 +88,7 @@ impl Engine {
             flow.appending = false;
             flow.checkpoint = None;
             flow.end = None;
+            flow.repair = false;
             // Nobody is told that anything was acknowledged: the front has already ended these requests.
             std::mem::take(&mut flow.waiting)
         };
@@ -124,7 +125,7 @@ impl Engine {
             r.unshared = false;
             r.position = place.position;
         })?;
-        self.follow(false, Some(place))
+        self.follow((false, None), Some(place))
     }
 
     pub(super) fn abandon(&mut self) -> Result<(), Failure> {

@@ -18,11 +18,12 @@ use crate::activity::Activity;
 use crate::apply::{Applied, Applier, Options};
 use crate::change_map::DirtySet;
 use crate::op::Op;
+use crate::policy::{Policy, Side};
 use crate::recorder::Position;
 use crate::salvage::Salvage;
 use crate::store::PlaceFile;
 use crate::stream::frame::{self, Body};
-use crate::stream::message::{Control, Hello, Mode, Place, StreamId, VERSION};
+use crate::stream::message::{Control, Hello, Mode, Place, StreamId, VERSION, Vouched};
 use crate::tree::Exclude;
 use lineage::{Lineage, Standing};
 use std::collections::{BTreeMap, BTreeSet};
@@ -179,7 +180,7 @@ impl Follower {
         making: Making,
         places: PlaceFile,
         place: Option<Place>,
-        full: bool,
+        (full, since): (bool, Option<i64>),
     ) -> std::io::Result<Self> {
         let acker = Arc::new(Acker {
             state: Mutex::new(AckState {
@@ -207,6 +208,7 @@ impl Follower {
             places,
             place,
             full,
+            vouched: since.map(Vouched::Since),
             failed: false,
             shared: shared.clone(),
             jobs,
@@ -283,6 +285,8 @@ struct Session {
     places: PlaceFile,
     place: Option<Place>,
     full: bool,
+    /// Good for one synchronisation: one that is interrupted goes on by comparing.
+    vouched: Option<Vouched>,
     /// The last connection ended because something could not be applied.
     failed: bool,
     shared: Arc<Shared>,
@@ -363,6 +367,11 @@ impl Session {
         };
         let remembered = self.core.remembered();
         let covered = self.core.flow().changes.covered();
+        let policy = self.core.policy();
+        let marked = match &policy {
+            Policy::External { role: Side::Second, uid, refused: false, .. } => Some(Vouched::Mark(uid.clone())),
+            _ => None,
+        };
         let hello = Hello {
             version: VERSION,
             module: self.core.spec.module.clone(),
@@ -373,15 +382,20 @@ impl Session {
             place: self.place,
             unshared: remembered.unshared,
             covered_by: remembered.covered_by,
-            full: self.full,
+            full: self.full || policy == Policy::Full,
+            vouched: self.vouched.clone().or(marked),
             changed: [covered.base, covered.also].into_iter().flatten().collect(),
         };
         writer.send(&Control::Hello(hello), &[])?;
         let mut line = Line::new(stream, opener);
         match line.control()?.0 {
-            Control::Welcome { mode, place, covered_by, prompt, lineage, changed } => {
+            Control::Welcome { mode, place, covered_by, prompt, lineage, changed, salvage } => {
                 let agreed = Agreed { prompt, lineage, begun: Instant::now(), files: 0, bytes: 0 };
-                self.agree(mode, place, covered_by, &agreed.lineage)?;
+                self.agree(mode, place, covered_by, (&agreed.lineage, salvage))?;
+                self.vouched = None;
+                if matches!(policy, Policy::External { .. }) {
+                    self.core.set_policy(&Policy::Default);
+                }
                 *up = true;
                 self.shared.acker.attach(writer, place.position);
                 if changed {
@@ -396,7 +410,16 @@ impl Session {
                 }
                 self.receive(&mut line, agreed)
             }
-            Control::Refused { reason } => Err(LineError::Protocol(format!("the primary refuses: {reason}"))),
+            Control::Refused { reason, hopeless } => {
+                if hopeless {
+                    if let Policy::External { role, uid, since, .. } = policy {
+                        self.core.set_policy(&Policy::External { role, uid, since, refused: true });
+                    }
+                    self.failed = true;
+                    self.core.tell(&Report::Fault { reason: reason.clone() });
+                }
+                Err(LineError::Protocol(format!("the primary refuses: {reason}")))
+            }
             other => Err(LineError::Protocol(format!("unexpected answer of the primary: {other:?}"))),
         }
     }
@@ -417,7 +440,7 @@ impl Session {
         mode: Mode,
         place: Place,
         covered_by: Option<StreamId>,
-        theirs: &Lineage,
+        (theirs, salvage): (&Lineage, bool),
     ) -> Result<(), LineError> {
         let storage = |e: crate::store::StoreError| LineError::Protocol(e.to_string());
         if mode == Mode::Resume {
@@ -430,7 +453,7 @@ impl Session {
             }
         } else {
             let remembered = self.core.remembered();
-            let unseen = remembered.lineage.may_hold_unseen(theirs, remembered.unshared, self.full);
+            let unseen = salvage || remembered.lineage.may_hold_unseen(theirs, remembered.unshared, self.full);
             let made = self.making.applier(&self.core.spec, true, unseen);
             self.applier = made.map_err(|e| LineError::Protocol(e.reason))?;
             self.core
@@ -649,6 +672,7 @@ impl Session {
             })
             .map_err(|e| LineError::Protocol(e.to_string()))?;
         self.full = false;
+        self.core.set_policy(&Policy::Default);
         {
             let mut flow = self.core.flow();
             flow.peer = Peer::InSync;

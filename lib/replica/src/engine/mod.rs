@@ -8,13 +8,16 @@ mod changes;
 pub mod choose;
 mod core;
 mod end;
+pub mod estimate;
 mod follow;
 mod gate;
 mod keys;
 mod latency;
 mod lease;
 mod place;
+mod policy;
 mod record;
+mod repair;
 pub mod report;
 mod serve;
 pub mod spec;
@@ -162,7 +165,7 @@ impl Engine {
     pub fn order(&mut self, order: Order) -> Result<(), Failure> {
         let outcome = match order {
             Order::Primary { peer, force } => self.primary(peer, force),
-            Order::Secondary { full } => self.secondary(full),
+            Order::Secondary { full, since } => self.secondary(full, since),
             Order::ExcludePeer => self.exclude_peer(),
             Order::Promote { peer } => self.promote(peer),
             Order::Demote => self.demote(),
@@ -252,6 +255,7 @@ impl Engine {
         }
         // The knowledge that all was shared ends here.
         core.remember(|r| r.unshared = true)?;
+        core.begin_policy()?;
         {
             let mut flow = core.flow();
             if let Some(place) = from {
@@ -336,20 +340,21 @@ impl Engine {
         }
     }
 
-    fn secondary(&mut self, full: bool) -> Result<(), Failure> {
+    fn secondary(&mut self, full: bool, since: Option<i64>) -> Result<(), Failure> {
         match &self.state {
             State::Primary { .. } => return Err(Failure::new("this node serves", "order demote or retire first")),
-            State::Secondary { .. } if !full => return Ok(()),
+            State::Secondary { .. } if !full && since.is_none() => return Ok(()),
             State::Secondary { .. } => {
                 self.leave_secondary(false)?;
             }
             State::Idle => {}
         }
         let place = PlaceFile::open(&self.core.state_file("place"), &boot_id()).ok().and_then(|p| p.read());
-        self.follow(full, place)
+        self.follow((full, since), place)
     }
 
-    fn follow(&mut self, full: bool, place: Option<Place>) -> Result<(), Failure> {
+    /// `wanted`: everything is compared; since when there are changes that the data of this node have not.
+    fn follow(&mut self, wanted: (bool, Option<i64>), place: Option<Place>) -> Result<(), Failure> {
         let core = self.core.clone();
         // A mount that a dead primary of ours left must not hide the directory.
         for (name, descriptor) in std::mem::take(&mut self.kept) {
@@ -365,7 +370,7 @@ impl Engine {
         place::unblock_stale(&core.state_file("blocked"));
         let roots = core.spec.directories.iter().map(|d| place::open(&d.path)).collect::<Result<Vec<_>, _>>()?;
         let blocks = place::block(&core.spec.directories, &core.state_file("blocked"))?;
-        let started = self.start_follower(full, place, places, roots);
+        let started = self.start_follower(wanted, place, places, roots);
         match started {
             Ok(follower) => {
                 self.state = State::Secondary { follower, blocks };
@@ -381,7 +386,7 @@ impl Engine {
 
     fn start_follower(
         &mut self,
-        full: bool,
+        wanted: (bool, Option<i64>),
         place: Option<Place>,
         places: PlaceFile,
         roots: Vec<OwnedFd>,
@@ -406,7 +411,7 @@ impl Engine {
         let making = Making { excludes: self.server.excludes.clone(), roots };
         let inconsistent = matches!(standing, Standing::Inconsistent | Standing::Blank);
         let applier = making.applier(&core.spec, inconsistent, false)?;
-        Follower::start(core, self.server.keys.clone(), applier, making, places, place, full)
+        Follower::start(core, self.server.keys.clone(), applier, making, places, place, wanted)
             .map_err(|e| Failure::new(format!("no thread: {e}"), "raise the limit of processes"))
     }
 

@@ -3,6 +3,7 @@
 use super::choose::{Choice, Local, choose};
 use super::core::{Core, lock, random};
 use super::keys::StreamKeys;
+use super::policy::wall_s;
 use super::report::{Peer, Report, Role};
 use crate::op::Op;
 use crate::resync::{self, Gone, Link, Resync, ResyncError};
@@ -21,6 +22,8 @@ use wire::channel::{Channel, ChannelError, Opener, Sealer};
 pub const SILENCE: Duration = Duration::from_secs(3);
 /// Connections that have not said hello yet.
 const STRANGERS: u64 = 16;
+/// Bytes of content from which on a synchronisation says something about the next one's speed.
+const MEASURABLE: u64 = 16 << 20;
 /// For the handshake and the hello.
 pub const HANDSHAKE: Duration = Duration::from_secs(5);
 
@@ -198,6 +201,7 @@ impl Server {
         let door = lock(&self.door);
         let core = &self.core;
         let remembered = core.remembered();
+        let policy = core.policy();
         let (choice, stale) = {
             let flow = core.flow();
             let resumable = hello.place.is_some_and(|p| flow.ring.offset_after(p.stream, p.position).is_some());
@@ -210,6 +214,8 @@ impl Server {
                 paired: flow.paired,
                 resumable,
                 map: flow.changes.covered(),
+                policy: &policy,
+                now: wall_s(),
             };
             // It did not adopt our epoch, and cannot any more: the end marker does not reach it on another connection.
             let never_adopted = flow.paired
@@ -228,16 +234,17 @@ impl Server {
         {
             core.note(e.reason);
         }
-        let refuse = |sealer: &mut Sealer, reason: &str| -> Result<Option<u64>, LineError> {
+        let refuse = |sealer: &mut Sealer, reason: &str, hopeless: bool| -> Result<Option<u64>, LineError> {
             use std::io::Write as _;
             let (mut plain, mut sealed) = (Vec::new(), Vec::new());
-            frame::put_control(&mut plain, &Control::Refused { reason: reason.into() }, &[])?;
+            frame::put_control(&mut plain, &Control::Refused { reason: reason.into(), hopeless }, &[])?;
             sealer.seal_into(&plain, &mut sealed)?;
             (&line.stream).write_all(&sealed).map_err(LineError::Io)?;
             Ok(None)
         };
         let choice = match choice {
-            Choice::Refuse(reason) => return refuse(&mut sealer, &reason),
+            Choice::Refuse(reason) => return refuse(&mut sealer, &reason, false),
+            Choice::Hopeless(reason) => return refuse(&mut sealer, &reason, true),
             other => other,
         };
         // A connection of the same peer that is still open is dead, or its other end is.
@@ -266,6 +273,7 @@ impl Server {
                     prompt,
                     lineage: remembered.lineage,
                     changed: false,
+                    salvage: false,
                 };
                 core.outlet.control(&welcome, &[]);
                 // The welcome goes first: push before frames are allowed.
@@ -279,19 +287,20 @@ impl Server {
                 core.publish();
             }
             Choice::Resync { mode, covered, changed } => {
-                self.resynchronise(link, mode, covered.then_some(changed), prompt)?;
+                self.resynchronise(link, (mode, None), covered.then_some(changed), prompt)?;
             }
-            Choice::Refuse(_) => {}
+            Choice::Since(moment) => self.resynchronise(link, (Mode::Since, Some(moment)), None, prompt)?,
+            Choice::Refuse(_) | Choice::Hopeless(_) => {}
         }
         drop(door);
         Ok(Some(link))
     }
 
-    /// `covered`: by our change map, and whether also by the secondary's.
+    /// `mode`: with its moment, if it has one. `covered`: by our change map, and whether also by the secondary's.
     fn resynchronise(
         self: &Arc<Self>,
         link: u64,
-        mode: Mode,
+        (mode, moment): (Mode, Option<i64>),
         covered: Option<bool>,
         prompt: bool,
     ) -> Result<(), LineError> {
@@ -303,7 +312,7 @@ impl Server {
         let roots =
             lock(&self.roots).iter().map(OwnedFd::try_clone).collect::<Result<Vec<_>, _>>().map_err(LineError::Io)?;
         let lineage = core.remembered().lineage;
-        let (place, offset, covered_by, resync) = {
+        let (place, offset, covered_by, salvage, resync) = {
             let mut flow = core.flow();
             if flow.role != Role::Primary || flow.paired {
                 return Err(LineError::Protocol("this node's role changed meanwhile".into()));
@@ -317,10 +326,11 @@ impl Server {
             flow.stalled = None;
             flow.changes.begin_comparison();
             let config = resync::Config {
-                mode: match mode {
-                    Mode::Incremental => resync::Mode::Incremental(flow.changes.dirty()),
-                    Mode::Full => resync::Mode::Full,
-                    Mode::Compare | Mode::Resume => resync::Mode::Compare,
+                mode: match (mode, moment) {
+                    (_, Some(moment)) => resync::Mode::Since(moment),
+                    (Mode::Incremental, _) => resync::Mode::Incremental(flow.changes.dirty()),
+                    (Mode::Full, _) => resync::Mode::Full,
+                    (Mode::Compare | Mode::Resume | Mode::Since, _) => resync::Mode::Compare,
                 },
                 roots,
                 excludes: self.excludes.clone(),
@@ -332,9 +342,9 @@ impl Server {
             let resync = Resync::new(config);
             flow.resync = Some(resync.clone());
             let covered_by = covered.map(|_| flow.changes.covered().id);
-            (Place { stream, position }, flow.ring.head(), covered_by, resync)
+            (Place { stream, position }, flow.ring.head(), covered_by, flow.repair, resync)
         };
-        core.outlet.control(&Control::Welcome { mode, place, covered_by, prompt, lineage, changed }, &[]);
+        core.outlet.control(&Control::Welcome { mode, place, covered_by, prompt, lineage, changed, salvage }, &[]);
         core.push();
         core.outlet.start_at(offset);
         core.tell(&Report::StreamUp {});
@@ -354,7 +364,15 @@ impl Server {
         let progress = resync.progress(sys::clock::monotonic());
         core.tell(&Report::ResyncBegin { mode, files: progress.files_total, bytes: progress.bytes_total });
         match resync.run(&Walk { core, link }) {
-            Ok(summary) => core.tell(&Report::ResyncEnd { files: summary.files, bytes: summary.bytes, ms: summary.ms }),
+            Ok(summary) => {
+                let handled = resync.progress(sys::clock::monotonic()).bytes;
+                if let Some(rate) = handled.saturating_mul(1000).checked_div(summary.ms)
+                    && handled >= MEASURABLE
+                {
+                    core.resync_rate.store(rate, SeqCst);
+                }
+                core.tell(&Report::ResyncEnd { files: summary.files, bytes: summary.bytes, ms: summary.ms });
+            }
             Err(ResyncError::Gone(_) | ResyncError::Cancelled) => {}
             Err(e) => {
                 core.tell(&Report::Fault { reason: e.to_string() });

@@ -109,6 +109,9 @@ pub enum Order {
     Secondary {
         #[serde(default)]
         full: bool,
+        /// Seconds since 1970: the operator vouches for the content of files that did not change on the primary since then.
+        #[serde(default)]
+        since: Option<i64>,
     },
     ExcludePeer,
     Promote {

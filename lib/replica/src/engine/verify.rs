@@ -2,12 +2,13 @@
 
 use super::Engine;
 use super::core::{Core, lock, random};
+use super::repair::Differences;
 use super::report::{Peer, Role};
 use super::serve::{Fronts, Server};
 use super::spec::Failure;
 use crate::op::Op;
-use crate::resync::Gone;
 use crate::resync::ask::Ask;
+use crate::resync::{Gone, Progress};
 use crate::stream::frame;
 use crate::verify::{Config, Difference, Link, Question, Summary, Verify};
 use std::os::fd::OwnedFd;
@@ -31,16 +32,24 @@ impl Engine {
 }
 
 impl Verifier {
-    /// Compares both replicas, in the calling thread. `bandwidth`: bytes a second read on each node. See [`Verify::run`].
+    pub(super) fn server(&self) -> &Server {
+        &self.server
+    }
+
+    /// Compares both replicas, in the calling thread. `bandwidth`: bytes a second read on each node. `repair`: what differs is put right, see
+    /// [`super::repair`]; the result comes before that. See [`Verify::run`].
     pub fn run(
         &self,
         bandwidth: Option<u64>,
+        repair: bool,
         found: &mut dyn FnMut(Difference) -> bool,
         progress: &mut dyn FnMut(Summary) -> bool,
     ) -> Result<Summary, Failure> {
         let core = &self.server.core;
         let roots = lock(&self.server.roots).iter().map(OwnedFd::try_clone).collect::<Result<Vec<_>, _>>();
         let roots = roots.map_err(|e| Failure::new(format!("descriptors: {e}"), "raise the limit of open files"))?;
+        let own = roots.iter().map(OwnedFd::try_clone).collect::<Result<Vec<_>, _>>();
+        let own = own.map_err(|e| Failure::new(format!("descriptors: {e}"), "raise the limit of open files"))?;
         let fronts = core.fronts.read().unwrap_or_else(PoisonError::into_inner).clone();
         let number = random()? as u64;
         let excludes = self.server.excludes.clone();
@@ -61,14 +70,48 @@ impl Verifier {
             link
         };
         let stream = Questions { core, link, verify: &verify, number: AtomicU64::new(number) };
-        let outcome = verify.run(&stream, found, progress);
+        let mut differences = Differences::new(own);
+        let mut noted = |difference: Difference| {
+            if repair {
+                differences.add(&difference);
+            }
+            found(difference)
+        };
+        let outcome = verify.run(&stream, &mut noted, progress);
         {
             let mut flow = core.flow();
             if flow.verify.as_ref().is_some_and(|v| Arc::ptr_eq(v, &verify)) {
                 flow.verify = None;
             }
         }
-        outcome.map_err(|e| Failure::new(format!("the comparison was not finished: {e}"), "compare again"))
+        let summary =
+            outcome.map_err(|e| Failure::new(format!("the comparison was not finished: {e}"), "compare again"))?;
+        if repair && summary.differences > 0 {
+            core.repair(link, &differences.set)?;
+        }
+        Ok(summary)
+    }
+
+    /// Waits until the secondary is in sync. `progress` is told about every second how far it is; false ends the waiting.
+    pub fn wait_in_sync(&self, progress: &mut dyn FnMut(Option<Progress>) -> bool) -> Result<(), Failure> {
+        let core = &self.server.core;
+        loop {
+            let (resync, primary, synced) = {
+                let flow = core.flow();
+                let synced = flow.paired && flow.link.is_some() && flow.end.is_none() && flow.peer == Peer::InSync;
+                (flow.resync.clone(), flow.role == Role::Primary, synced)
+            };
+            if synced {
+                return Ok(());
+            }
+            if !primary {
+                return Err(Failure::new("this node does not serve any more", "compare again on the primary"));
+            }
+            if !progress(resync.map(|r| r.progress(sys::clock::monotonic()))) {
+                return Err(Failure::new("nobody waits for the result any more", "the repair goes on"));
+            }
+            core.wait_change(Duration::from_secs(1));
+        }
     }
 }
 

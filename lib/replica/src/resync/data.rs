@@ -39,6 +39,8 @@ struct Open {
     sent: bool,
     meta: String,
     gone: bool,
+    /// Its content was vouched for, but is shorter or longer there.
+    other_size: bool,
 }
 
 pub(super) struct Data<'a> {
@@ -251,6 +253,7 @@ impl<'a> Data<'a> {
             if let Some(mut file) = self.ready.pop_front() {
                 if self.this.lock().disturbed.contains_key(&(file.dir, file.ino)) {
                     file.blocks = Blocks::whole();
+                    file.unchanged = false;
                 }
                 // Another name of a file in work is compared when that one is finished.
                 if self.open.contains_key(&(file.dir, file.ino)) {
@@ -314,7 +317,10 @@ impl<'a> Data<'a> {
         match kind {
             Kind::Directory => self.directories.push((dir, path)),
             Kind::File => {
-                self.ready.push_back(Candidate { dir, path, ino: stat.st_ino, blocks, size: stat.st_size as u64 });
+                let (ino, size) = (stat.st_ino, stat.st_size as u64);
+                let unchanged = self.this.since.is_some_and(|since| stat.st_mtime < since && stat.st_ctime < since);
+                let blocks = if unchanged { Blocks::default() } else { blocks };
+                self.ready.push_back(Candidate { dir, path, ino, blocks, size, unchanged });
             }
             _ => {}
         }
@@ -415,9 +421,15 @@ impl<'a> Data<'a> {
                 break;
             }
         }
+        if open.other_size {
+            // Not what was vouched for: all of it is compared.
+            self.ready.push_back(Candidate { blocks: Blocks::whole(), unchanged: false, ..work.file });
+            return Ok(());
+        }
         let asked_end = open.asked_end;
         let mut state = self.this.lock();
-        state.progress.bytes += (work.count * BLOCK).min(work.file.size);
+        let looked_at = if work.file.unchanged { work.file.size } else { work.count * BLOCK };
+        state.progress.bytes += looked_at.min(work.file.size);
         if open.gone {
             if work.is_last {
                 state.progress.files += 1;
@@ -510,6 +522,10 @@ impl<'a> Data<'a> {
         let stat = rustix::fs::fstat(&file).map_err(|e| failed(e.into()))?;
         let size = stat.st_size as u64;
         if open.settled_size.is_none() {
+            if work.file.unchanged && theirs.size != size {
+                open.other_size = true;
+                return Ok(0);
+            }
             open.settled_size = Some(size);
             open.meta.clone_from(&theirs.meta);
             if theirs.size > size {

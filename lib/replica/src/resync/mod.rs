@@ -32,6 +32,10 @@
 //! widened to the whole tree (no content is read for that). Until all names are equal a live change may reach another file of the
 //! secondary than it should, or none: such files are compared by inode, wherever their names are in the end.
 //!
+//! **Since a moment.** All names are compared, and every file is asked for. Of a file whose times say that it did not change here since then
+//! no block is read, on either side, unless its size differs there (as it does where the names phase had to make it anew). A live change
+//! reaches both copies in any case, and sets the file's change time.
+//!
 //! **Crash windows.** If the stream or either node dies, the receiver stays inconsistent and a new resynchronisation starts; what was
 //! done stays done, since hashes match. The change map is not retired before the receiver acknowledged `ResyncEnd` as durable.
 
@@ -62,6 +66,9 @@ pub enum Mode {
     Full,
     /// Nothing; blocks with equal hashes are not sent (nor are they with `Full`).
     Compare,
+    /// The operator vouches for the content of files that did not change here since this moment (seconds of this node's clock since 1970) and
+    /// are as long there: it is not read. Names and attributes are made equal all the same.
+    Since(i64),
     /// Only this may differ.
     Incremental(DirtySet),
 }
@@ -97,6 +104,8 @@ pub struct Resync {
     excludes: Vec<Arc<Exclude>>,
     front: Arc<dyn Front>,
     bandwidth: Option<u64>,
+    /// See [`Mode::Since`].
+    since: Option<i64>,
     session: u32,
     /// What may differ, once all is known; None: everything.
     dirty: OnceLock<Option<DirtySet>>,
@@ -164,6 +173,10 @@ struct State {
 
 impl Resync {
     pub fn new(config: Config) -> Arc<Self> {
+        let since = match config.mode {
+            Mode::Since(moment) => Some(moment),
+            _ => None,
+        };
         let own = match config.mode {
             Mode::Incremental(set) if !set.everything() => Some(set),
             _ => None,
@@ -193,6 +206,7 @@ impl Resync {
             excludes: config.excludes,
             front: config.front,
             bandwidth: config.bandwidth,
+            since,
             session: config.session,
             dirty: OnceLock::new(),
             own,
@@ -549,4 +563,6 @@ struct Candidate {
     ino: u64,
     blocks: Blocks,
     size: u64,
+    /// Its content is vouched for, see [`Mode::Since`].
+    unchanged: bool,
 }

@@ -32,6 +32,18 @@ pub enum Mode {
     Compare,
     /// As compare; the operator asked for it or the receiver was empty.
     Full,
+    /// As compare, but the content of files that did not change since a moment is vouched for by the operator.
+    Since,
+}
+
+/// What the operator vouches for: the secondary's copy holds everything that the primary had at this moment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Vouched {
+    /// Seconds since 1970 by the primary's clock.
+    Since(i64),
+    /// When the primary was marked with this identifier.
+    Mark(String),
 }
 
 /// The secondary introduces itself.
@@ -57,6 +69,9 @@ pub struct Hello {
     /// Epochs in which its change map begins: it can tell what it changed since. Empty: it cannot.
     #[serde(default)]
     pub changed: Vec<EpochId>,
+    /// The operator copied the data by other means.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vouched: Option<Vouched>,
 }
 
 /// Control messages. The first two open a connection.
@@ -77,9 +92,16 @@ pub enum Control {
         /// The secondary is to say what it changed, first of all.
         #[serde(default)]
         changed: bool,
+        /// What the secondary has and the primary has not is put aside, whatever the lineages say: nobody knows where it comes from.
+        #[serde(default)]
+        salvage: bool,
     },
-    /// Either: this connection is of no use; why.
-    Refused { reason: String },
+    /// Either: this connection is of no use; why. `hopeless`: what was vouched for cannot be relied on, and trying again does not help.
+    Refused {
+        reason: String,
+        #[serde(default)]
+        hopeless: bool,
+    },
     /// Either: alive.
     Ping,
     /// Secondary → primary. `done`: everything up to here is acknowledged as the policy demands. `settled`: a new process of the

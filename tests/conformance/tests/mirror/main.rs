@@ -1,6 +1,7 @@
 //! Cases M1–M29 of the conformance list: a mirror, each case on hosts of its own.
 
 mod attack;
+mod copies;
 mod data;
 mod ends;
 mod loss;
