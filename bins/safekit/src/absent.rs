@@ -106,6 +106,7 @@ mod tests {
         ("cmdlog", Verb("cmdlog")),
         ("snapshot -m AM /tmp/file.tar.gz", Verb("snapshot")),
         ("-r healthcheck.sh", Verb("run")),
+        ("-r anontool anonymize-snapshot /tmp/s.tar.gz", Verb("run")),
         ("printi -m AM words", Verb("printi")),
         ("printe -m AM words", Verb("printe")),
         ("webserver restart", Verb("webserver")),

@@ -25,6 +25,12 @@ pub fn run(place: &Place, arguments: &[String]) -> Result<u8, Failure> {
     }
     if !path.is_file() {
         match name.as_str() {
+            "anontool" => return anonymise(place, rest),
+            "safeenc" => {
+                return Err(Failure::usage(
+                    "no configuration holds a password in disguise: what is secret is in files that only root reads, see man 5 sk-userconfig and man 5 sk-key",
+                ));
+            }
             "processtree" => return crate::tree::run(rest),
             "firewallcfg" => return crate::firewall::run(place, rest),
             "gencron" => return crate::crontab::run(rest),
@@ -42,6 +48,19 @@ pub fn run(place: &Place, arguments: &[String]) -> Result<u8, Failure> {
     }
     let error = Command::new(&path).args(rest).envs(place.variables()).exec();
     Err(Failure::sys(format!("cannot run {}", path.display()), error))
+}
+
+/// `anontool anonymize-snapshot SNAPSHOT [FILE]`, in the words of sk-module.
+fn anonymise(place: &Place, arguments: &[String]) -> Result<u8, Failure> {
+    let words = |snapshot: &str, file: &str| ["anonymise", snapshot, file].map(str::to_owned);
+    match arguments {
+        [verb, snapshot] if verb == "anonymize-snapshot" => {
+            let bare = snapshot.strip_suffix(".tar.gz").unwrap_or(snapshot);
+            crate::verbs::exec(place, &words(snapshot, &format!("{bare}.anonymous.tar.gz")))
+        }
+        [verb, snapshot, file] if verb == "anonymize-snapshot" => crate::verbs::exec(place, &words(snapshot, file)),
+        _ => Err(Failure::usage("safekit -r anontool anonymize-snapshot SNAPSHOT [FILE]")),
+    }
 }
 
 /// Names are plain file names of SAFEBIN; anything else must be absolute, so that the present directory never decides.

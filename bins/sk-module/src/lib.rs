@@ -7,6 +7,7 @@ macro_rules! say {
     };
 }
 
+mod anonymise;
 mod boot;
 mod cli;
 mod client;
@@ -227,6 +228,7 @@ fn dispatch(roots: &Roots, verb: Verb) -> Result<u8, Failure> {
             let modules = if module.is_named() { vec![module.name()?] } else { boot::applied_modules(roots)? };
             snapshot::snapshot(roots, &modules, &file)
         }
+        Verb::Anonymise { snapshot, file } => anonymise::anonymise(&snapshot, &file),
         Verb::Rules { module, json } => {
             let module = if module.is_named() { Some(module.name()?) } else { None };
             rules::rules(roots, module.as_deref(), json)

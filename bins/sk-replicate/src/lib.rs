@@ -33,33 +33,36 @@ Example:
   sk-replicate policy -m mirror external prim backup-7";
 
 const RETENTION: &str = "\
-Before a resynchronisation overwrites or deletes content of this node that the other node never received (after a split brain, or
-when a node was forced), that content is put aside in the module's salvage directory, under the date of the resynchronisation.
-One resynchronisation puts aside at most a quarter of the space that was free when it began; what did not fit is named in the
-module's log and lost. Nothing is removed by itself, because it may be the only copy: remove with prune what you have looked at.";
+Before a resynchronisation overwrites or deletes content of this node that the other node never received (after a \
+split brain, or when a node was forced), that content is put aside in the module's salvage directory, under the date \
+of the resynchronisation. One resynchronisation puts aside at most a quarter of the space that was free when it began; \
+what did not fit is named in the module's log and lost. Nothing is removed by itself, because it may be the only copy: \
+remove with prune what you have looked at.";
 
 const VERIFY: &str = "\
-Compares names, attributes and content of both replicas while the application writes, at a bounded rate, and prints what differs,
-exactly: number of the replicated directory and path, then the attributes, or offset+length of the content (in pages of 4096 bytes).
-Each object is compared at one place of the replication stream, so that writing cannot make equal replicas look different. Not
-compared: access times, what is excluded from replication, the times of directories and counts of hard links when anything is
-excluded, which names belong to one file, other file systems mounted inside, what is created or renamed after its directory was
-read.
-With --repair, what was found is copied anew after the comparison: the secondary, which is not what it should be, loses its place; the
-application is held up until the primary has gone on alone (a second or two); only what differs is copied, what it replaces is put
-aside (see salvage), and then both are in sync again.";
+Compares names, attributes and content of both replicas while the application writes, at a bounded rate, and prints \
+what differs, exactly: number of the replicated directory and path, then the attributes, or offset+length of the \
+content (in pages of 4096 bytes). Each object is compared at one place of the replication stream, so that writing \
+cannot make equal replicas look different. Not compared: access times, what is excluded from replication, the times of \
+directories and counts of hard links when anything is excluded, which names belong to one file, other file systems \
+mounted inside, what is created or renamed after its directory was read.\n\
+With --repair, what was found is copied anew after the comparison: the secondary, which is not what it should be, \
+loses its place; the application is held up until the primary has gone on alone (a second or two); only what differs \
+is copied, what it replaces is put aside (see salvage), and then both are in sync again.";
 
 const ESTIMATE: &str = "\
-Prints how many directories, files and bytes the secondary that comes next would have to be compared with, at most, and how long that
-takes at the speed of the last synchronisation. Run it on the node that serves. What the other node changed by itself is not known here.";
+Prints how many directories, files and bytes the secondary that comes next would have to be compared with, at most, \
+and how long that takes at the speed of the last synchronisation. Run it on the node that serves. What the other node \
+changed by itself is not known here.";
 
 const POLICY: &str = "\
-What must be copied to a secondary follows from the data (default). full: everything is compared and copied once more.
-external: the data are copied by other means, a backup that is restored on the other node, say, and only what changed since then goes
-over the network. On the node with the data: external prim UID, then make the copy (the module may be stopped, or serve meanwhile).
-On the other, stopped: restore the copy, external second UID, and start the module. UID ties both together. Of files that did not
-change since the mark and have the same size on both nodes no content is read: that is vouched for by whoever made the copy.
-The policy holds for one synchronisation. It is kept while the module is stopped, and does not survive a deconfiguration.";
+What must be copied to a secondary follows from the data (default). full: everything is compared and copied once more.\n\
+external: the data are copied by other means, a backup that is restored on the other node, say, and only what changed \
+since then goes over the network. On the node with the data: external prim UID, then make the copy (the module may be \
+stopped, or serve meanwhile). On the other, stopped: restore the copy, external second UID, and start the module. UID \
+ties both together. Of files that did not change since the mark and have the same size on both nodes no content is \
+read: that is vouched for by whoever made the copy.\n\
+The policy holds for one synchronisation, and is kept while the module is stopped.";
 
 /// Replicates the directories of a module to the other node, synchronously.
 #[derive(Parser)]

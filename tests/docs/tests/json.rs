@@ -61,6 +61,7 @@ const WITHOUT: [(&str, &[&str]); 8] = [
     (
         "makes or takes away files that the administrator named, or those of a module, and says which",
         &[
+            "sk-module anonymise",
             "sk-module cluster-key",
             "sk-module install",
             "sk-module logsave",

@@ -54,6 +54,7 @@ const CHANGES: &[&str] = &[
     "sk-module package & -m m @/m.safe",
     "sk-module logsave & -m m @/m.log",
     "sk-module snapshot & -m m @/m.tar.gz",
+    "sk-module anonymise & @/m.tar.gz @/a.tar.gz",
     "safekit config & -m m",
     "safekit deconfig & -m m",
     "safekit config & -m m",

@@ -28,6 +28,7 @@ impl Verb {
             | Self::Swap { .. }
             | Self::Shutdown
             | Self::Snapshot { .. }
+            | Self::Anonymise { .. }
             | Self::Failover { .. }
             | Self::Checker { .. }
             | Self::Resetloop { .. }

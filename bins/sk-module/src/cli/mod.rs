@@ -477,6 +477,15 @@ pub(crate) enum Verb {
         /// Absolute path (.tar.gz); must not exist
         file: PathBuf,
     },
+    /// Replace addresses, names of nodes and mail addresses in a snapshot by words that stand for them, the same for the same
+    ///
+    /// FILE.catalogue, which says what stands for what, stays here. Names of modules and what applications wrote besides is left as it is.
+    Anonymise {
+        /// The snapshot (.tar.gz)
+        snapshot: PathBuf,
+        /// The anonymous one; must not exist
+        file: PathBuf,
+    },
     /// Print the failover rules, whether each holds now, and what it waits for; of all modules when none is named
     Rules {
         #[command(flatten)]

@@ -195,3 +195,44 @@ fn a_farm_calls_its_scripts_and_no_others() -> Result<()> {
         Ok(())
     })
 }
+
+/// The key of the cluster is renewed while clients are served: nobody leaves the farm, and who comes later speaks with the new key.
+#[test]
+#[ignore = "needs root and a lab: scripts/test conformance"]
+fn the_key_is_renewed_while_clients_are_served() -> Result<()> {
+    Cluster::up("fkey", 3)?.scenario(|cluster| {
+        let nodes = ["node1", "node2", "node3"];
+        let module = farm(cluster, &nodes, "vmac_invisible", ONE_GROUP)?;
+        started(&module, &nodes)?;
+        answered_by(cluster, "client", 80, &nodes)?;
+        exactly_once(&module, &nodes, "FarmProto_0")?;
+        for node in nodes {
+            cluster.lab.exec(node, &["sk-cluster", "up"])?;
+        }
+        let memberships = || nodes.map(|node| module.log(node).matches("farm membership: ").count());
+        let key = |node: &str| cluster.lab.read(node, "/etc/sk/cluster.key").unwrap_or_default();
+        let (before, known) = (key("node1"), memberships());
+        let during = std::thread::scope(|scope| {
+            let clients = scope.spawn(|| ask(cluster, "client", 80, 3000, 5.0));
+            for _ in 0..2 {
+                cluster.lab.exec("node1", &["sk-cluster", "key", "renew"])?;
+            }
+            clients.join().map_err(|_| anyhow::anyhow!("the client panicked"))?
+        })?;
+        ensure!(!during.contains_key("refused") && !during.contains_key("nobody"), "{during:?}");
+        let after = key("node1");
+        ensure!(
+            nodes.iter().all(|node| key(node) == after) && !after.contains(before.trim()),
+            "not renewed everywhere"
+        );
+        exactly_once(&module, &nodes, "FarmProto_0")?;
+        ensure!(memberships() == known, "the farm changed: {known:?}, then {:?}", memberships());
+        // Who begins anew has never seen the former key.
+        cluster.lab.kill("node3", "sk-farmfilter run")?;
+        module.logged("node3", "sk-farmfilter ended unexpectedly", 1)?;
+        module.order("node2", &["stop", "--wait"])?;
+        module.order("node2", &["start", "--wait"])?;
+        answered_by(cluster, "client", 80, &nodes)?;
+        exactly_once(&module, &nodes, "FarmProto_0").map(drop)
+    })
+}
