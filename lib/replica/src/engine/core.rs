@@ -129,6 +129,9 @@ pub struct Core {
     pub bytes_received: AtomicU64,
     /// Bytes of content a second that the last long synchronisation handled; 0: there was none.
     pub resync_rate: AtomicU64,
+    /// Content of live operations that went through the stream, and of resynchronisations.
+    pub live_bytes: AtomicU64,
+    pub copied_bytes: AtomicU64,
     pub stopping: AtomicBool,
     /// The peer took over from this primary: nothing that waits will be acknowledged, ever.
     pub abandoned: AtomicBool,
@@ -203,6 +206,8 @@ impl Core {
             followed: AtomicU64::new(0),
             bytes_received: AtomicU64::new(0),
             resync_rate: AtomicU64::new(0),
+            live_bytes: AtomicU64::new(0),
+            copied_bytes: AtomicU64::new(0),
             stopping: AtomicBool::new(false),
             abandoned: AtomicBool::new(false),
         }

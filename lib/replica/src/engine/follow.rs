@@ -10,6 +10,7 @@
 //! *End*: after [`Follower::stop`] returned nothing is acknowledged any more: whoever takes over may rely on it.
 
 use super::core::{Core, lock};
+use super::detail::Detail;
 use super::keys::StreamKeys;
 use super::report::{Peer, Report};
 use super::serve::{HANDSHAKE, Line, LineError, tune};
@@ -20,6 +21,7 @@ use crate::change_map::DirtySet;
 use crate::op::Op;
 use crate::policy::{Policy, Side};
 use crate::recorder::Position;
+use crate::resync::Progress;
 use crate::salvage::Salvage;
 use crate::store::PlaceFile;
 use crate::stream::frame::{self, Body};
@@ -198,6 +200,7 @@ impl Follower {
             let (work, core, acker) = (work.clone(), core.clone(), acker.clone());
             std::thread::Builder::new().name("disk".into()).spawn(move || pool(&work, &core, &acker))?;
         }
+        let detail = core.spec.resync_detail.then(|| Detail::new(&core.spec.directories, Instant::now()));
         let ticker = shared.clone();
         std::thread::Builder::new().name("alive".into()).spawn(move || alive(&ticker))?;
         let mut session = Session {
@@ -213,6 +216,7 @@ impl Follower {
             shared: shared.clone(),
             jobs,
             generations: BTreeMap::new(),
+            detail,
         };
         let thread = std::thread::Builder::new().name("follow".into()).spawn(move || {
             session.run();
@@ -293,6 +297,8 @@ struct Session {
     jobs: Sender<Job>,
     /// Generations of the activity log by the checkpoints that ended them.
     generations: BTreeMap<u64, u64>,
+    /// `reidetail`.
+    detail: Option<Detail>,
 }
 
 /// What one connection agreed upon.
@@ -508,7 +514,10 @@ impl Session {
                             _ => {}
                         }
                     }
-                    Body::Control(Control::Ping) => barrier = true,
+                    Body::Control(Control::Ping) => {
+                        barrier = true;
+                        self.hear_progress(frame.payload);
+                    }
                     Body::Control(Control::Common { number, position }) => {
                         self.retire(number);
                         if let Err(e) = self.core.remember(|r| r.position = position) {
@@ -541,6 +550,17 @@ impl Session {
         }
     }
 
+    /// How far the primary is with our resynchronisation; one that is not ours any more is old news.
+    fn hear_progress(&self, payload: &[u8]) {
+        match Progress::heard(payload) {
+            Some(figures) if figures.phase == Progress::DONE => self.core.tell(&Report::Figures(figures)),
+            Some(progress) if self.core.remembered().standing == Standing::Inconsistent => {
+                self.core.tell(&Report::Progress(progress));
+            }
+            _ => {}
+        }
+    }
+
     fn apply(&mut self, n: Position, op: &Op, payload: &[u8], agreed: &mut Agreed) -> Result<(), LineError> {
         match op {
             Op::Sync { data_only, .. } => self.barrier(n, op, *data_only)?,
@@ -563,10 +583,17 @@ impl Session {
                 self.adopt(payload, agreed)?;
             }
             _ => {
-                if matches!(op, Op::SyncData { .. }) {
-                    agreed.bytes += payload.len() as u64;
-                } else if matches!(op, Op::SyncMeta { .. }) {
-                    agreed.files += 1;
+                let length = payload.len() as u64;
+                match op {
+                    Op::SyncData { .. } => {
+                        agreed.bytes += length;
+                        self.core.copied_bytes.fetch_add(length, SeqCst);
+                    }
+                    Op::SyncMeta { .. } => agreed.files += 1,
+                    Op::Write { .. } => {
+                        self.core.live_bytes.fetch_add(length, SeqCst);
+                    }
+                    _ => {}
                 }
                 // Until both are equal the primary's map counts, and this node's is what it changed itself.
                 if !self.applier.is_inconsistent() {
@@ -574,6 +601,9 @@ impl Session {
                     self.log(|activity| activity.follow(op, payload.len()));
                 }
                 self.change(n, op, payload)?;
+                if let Some(report) = self.detail.as_mut().and_then(|d| d.note(op, payload.len(), Instant::now())) {
+                    self.core.tell(&report);
+                }
             }
         }
         Ok(())

@@ -7,6 +7,7 @@ pub mod block;
 mod changes;
 pub mod choose;
 mod core;
+mod detail;
 mod end;
 pub mod estimate;
 mod follow;

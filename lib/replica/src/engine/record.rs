@@ -85,6 +85,7 @@ impl Recorder for Core {
             resync.note_live(op);
         }
         if sends {
+            self.live_bytes.fetch_add(payload.len() as u64, SeqCst);
             if urgent || self.every_change_waits() {
                 self.push();
             } else {

@@ -51,6 +51,14 @@ pub enum Report {
         bytes: u64,
     },
     Progress(Progress),
+    /// What a resynchronisation that ended has taken, as the primary measured it.
+    Figures(Progress),
+    /// One file of a resynchronisation is here (`reidetail`), and `more` others that are not named: there are too many.
+    Copied {
+        path: String,
+        bytes: u64,
+        more: u64,
+    },
     ResyncEnd {
         files: u64,
         bytes: u64,
@@ -64,6 +72,9 @@ pub enum Report {
         in_bytes_s: u64,
         out_bytes_s: u64,
         lag_bytes: u64,
+        /// Content of live operations, and of a resynchronisation, that went through the stream.
+        rep_bytes_s: u64,
+        rei_bytes_s: u64,
         /// How long barriers waited for the secondary's acknowledgement in the last second, mean and worst. None: no barrier.
         ack_us: Option<u64>,
         ack_worst_us: Option<u64>,
@@ -88,6 +99,8 @@ impl Report {
             Self::Replica(_) => "replica",
             Self::ResyncBegin { .. } => "resync_begin",
             Self::Progress(_) => "progress",
+            Self::Figures(_) => "figures",
+            Self::Copied { .. } => "copied",
             Self::ResyncEnd { .. } => "resync_end",
             Self::StreamUp {} => "stream_up",
             Self::StreamLost { .. } => "stream_lost",

@@ -371,6 +371,7 @@ impl Server {
                 {
                     core.resync_rate.store(rate, SeqCst);
                 }
+                core.tell(&Report::Figures(figures(resync)));
                 core.tell(&Report::ResyncEnd { files: summary.files, bytes: summary.bytes, ms: summary.ms });
             }
             Err(ResyncError::Gone(_) | ResyncError::Cancelled) => {}
@@ -458,6 +459,12 @@ impl Server {
     }
 }
 
+/// What a resynchronisation has taken in the end.
+fn figures(resync: &Resync) -> resync::Progress {
+    let phase = resync::Progress::DONE.to_owned();
+    resync::Progress { phase, ..resync.progress(sys::clock::monotonic()) }
+}
+
 /// The walker's view of the stream.
 struct Walk<'a> {
     core: &'a Core,
@@ -466,7 +473,11 @@ struct Walk<'a> {
 
 impl Link for Walk<'_> {
     fn emit(&self, op: &Op, payload: &[u8]) -> Result<(), Gone> {
-        self.core.emit(self.link, op, payload).map(drop).ok_or(Gone)
+        self.core.emit(self.link, op, payload).ok_or(Gone)?;
+        if matches!(op, Op::SyncData { .. }) {
+            self.core.copied_bytes.fetch_add(payload.len() as u64, SeqCst);
+        }
+        Ok(())
     }
 
     fn wait_room(&self, bytes: usize) -> Result<(), Gone> {
@@ -474,6 +485,10 @@ impl Link for Walk<'_> {
     }
 
     fn finish(&self) -> Result<(), Gone> {
+        // Before the end marker: the other node tells them with it.
+        if let Some(resync) = self.core.flow().resync.clone() {
+            self.core.outlet.remark(&Control::Ping, &figures(&resync).told());
+        }
         self.core.pair(self.link).then_some(()).ok_or(Gone)
     }
 

@@ -74,6 +74,9 @@ pub struct Spec {
     /// Most a resynchronisation may send, in KiB a second.
     #[serde(default)]
     pub resync_bandwidth_kbs: Option<u64>,
+    /// Each file that a resynchronisation brings is told.
+    #[serde(default)]
+    pub resync_detail: bool,
     #[serde(default)]
     pub salvage_dir: Option<PathBuf>,
     /// Nothing is acknowledged without a lease, which orders extend.

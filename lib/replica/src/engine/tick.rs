@@ -2,6 +2,7 @@
 
 use super::core::Core;
 use super::report::{Report, Role};
+use crate::stream::message::Control;
 use std::os::fd::OwnedFd;
 use std::sync::Mutex;
 use std::sync::atomic::Ordering::SeqCst;
@@ -18,12 +19,14 @@ struct Traffic {
     at: Instant,
     received: u64,
     sent: u64,
+    live: u64,
+    copied: u64,
     quiet: bool,
 }
 
 /// Body of the thread that ticks.
 pub fn run(core: &Core) {
-    let mut traffic = Traffic { at: Instant::now(), received: 0, sent: 0, quiet: true };
+    let mut traffic = Traffic { at: Instant::now(), received: 0, sent: 0, live: 0, copied: 0, quiet: true };
     let mut position = 0;
     let mut progress = None;
     let mut held = core.lease.holds();
@@ -51,6 +54,7 @@ pub fn run(core: &Core) {
             && traffic.at.elapsed() < Duration::from_millis(600)
         {
             core.tell(&Report::Progress(now.clone()));
+            core.outlet.remark(&Control::Ping, &now.told());
             progress = Some(now);
         }
     }
@@ -81,16 +85,34 @@ fn figures(core: &Core, last: &mut Traffic) {
         let mut flow = core.flow();
         (flow.ring.used(), flow.latency.take())
     };
+    let (live, copied) = (core.live_bytes.load(SeqCst), core.copied_bytes.load(SeqCst));
+    let (rep_bytes_s, rei_bytes_s) = (rate(live, last.live), rate(copied, last.copied));
     let (input, output) = (rate(received, last.received), rate(sent, last.sent));
     // Signs of life alone are below this.
     let quiet = input < 512 && output < 512 && lag == 0 && seen.is_none();
     if !quiet {
         let (ack_us, ack_worst_us) = (seen.map(|s| s.mean_us), seen.map(|s| s.worst_us));
-        core.tell(&Report::Traffic { in_bytes_s: input, out_bytes_s: output, lag_bytes: lag, ack_us, ack_worst_us });
+        core.tell(&Report::Traffic {
+            in_bytes_s: input,
+            out_bytes_s: output,
+            lag_bytes: lag,
+            rep_bytes_s,
+            rei_bytes_s,
+            ack_us,
+            ack_worst_us,
+        });
     } else if !last.quiet {
-        core.tell(&Report::Traffic { in_bytes_s: 0, out_bytes_s: 0, lag_bytes: 0, ack_us: None, ack_worst_us: None });
+        core.tell(&Report::Traffic {
+            in_bytes_s: 0,
+            out_bytes_s: 0,
+            lag_bytes: 0,
+            rep_bytes_s: 0,
+            rei_bytes_s: 0,
+            ack_us: None,
+            ack_worst_us: None,
+        });
     }
-    *last = Traffic { at: Instant::now(), received, sent, quiet };
+    *last = Traffic { at: Instant::now(), received, sent, live, copied, quiet };
 }
 
 /// Body of the thread that makes checkpoints: it waits for the disk, and signs of life must go on meanwhile.
@@ -147,7 +169,7 @@ impl Core {
         };
         if let Some(worth) = worth {
             self.retire_activity(generation, worth);
-            self.outlet.control(&crate::stream::message::Control::Common { number, position }, &[]);
+            self.outlet.control(&Control::Common { number, position }, &[]);
         }
     }
 }

@@ -408,6 +408,7 @@ impl<'a> Data<'a> {
         loop {
             let some = (work.count - at).min(STEP);
             let is_end = at + some >= work.count;
+            let begun = self.link.now();
             self.link.wait_room(ROOM)?;
             let mut sent = Ok(0);
             let front = std::sync::Arc::clone(&self.this.front);
@@ -416,6 +417,9 @@ impl<'a> Data<'a> {
             });
             let sent = sent?;
             self.spend(sent)?;
+            if sent > 0 {
+                self.this.lock().copying += self.link.now().saturating_sub(begun);
+            }
             at += some;
             if is_end || open.gone {
                 break;
@@ -462,7 +466,7 @@ impl<'a> Data<'a> {
         }
         if work.is_last {
             state.progress.files += 1;
-            state.sent_files += u64::from(open.sent);
+            state.progress.sent_files += u64::from(open.sent);
             state.done.insert(key);
         } else {
             drop(state);

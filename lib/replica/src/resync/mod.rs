@@ -167,8 +167,9 @@ struct State {
     waiting: BTreeMap<u64, names::Asked>,
     done: HashSet<(u16, u64)>,
     progress: Progress,
-    sent_files: u64,
     started: Duration,
+    /// Time spent with sending content.
+    copying: Duration,
 }
 
 impl Resync {
@@ -198,8 +199,8 @@ impl Resync {
             waiting: BTreeMap::new(),
             done: HashSet::new(),
             progress: Progress { phase: "names".into(), ..Progress::default() },
-            sent_files: 0,
             started: Duration::ZERO,
+            copying: Duration::ZERO,
         };
         Arc::new(Self {
             roots: config.roots,
@@ -235,7 +236,7 @@ impl Resync {
         }
         let state = self.lock();
         Ok(Summary {
-            files: state.sent_files,
+            files: state.progress.sent_files,
             bytes: state.progress.sent,
             looked_at: state.progress.files,
             ms: link.now().saturating_sub(state.started).as_millis() as u64,
@@ -393,10 +394,12 @@ impl Resync {
     pub fn progress(&self, now: Duration) -> Progress {
         let state = self.lock();
         let mut progress = state.progress.clone();
-        let elapsed = now.saturating_sub(state.started).as_secs_f64();
-        if elapsed > 0.0 {
-            progress.rate_bytes_s = (progress.bytes as f64 / elapsed) as u64;
+        let elapsed = if state.started.is_zero() { Duration::ZERO } else { now.saturating_sub(state.started) };
+        if !elapsed.is_zero() {
+            progress.rate_bytes_s = (progress.bytes as f64 / elapsed.as_secs_f64()) as u64;
         }
+        progress.copy_ms = state.copying.as_millis() as u64;
+        progress.scan_ms = elapsed.saturating_sub(state.copying).as_millis() as u64;
         let left = progress.bytes_total.saturating_sub(progress.bytes);
         progress.left_s = left.checked_div(progress.rate_bytes_s);
         progress

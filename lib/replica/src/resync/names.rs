@@ -184,7 +184,10 @@ impl Resync {
         // Registered first: a change is seen by the reading or noted.
         self.lock().listing = Some(Listing { dir, path: path.clone(), touched: BTreeSet::new() });
         let result = self.list_open(link, directory, &here, ino);
-        self.lock().listing = None;
+        let mut state = self.lock();
+        state.listing = None;
+        state.progress.directories += u64::from(result.is_ok());
+        drop(state);
         result
     }
 

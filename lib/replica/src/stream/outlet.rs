@@ -133,6 +133,14 @@ impl Outlet {
         }
     }
 
+    /// Queues a control message that is of no use before the welcome, and none at all to a connection that has not been welcomed.
+    pub fn remark(&self, control: &Control, payload: &[u8]) {
+        if let Some(conn) = lock(&self.state).as_mut().filter(|c| c.next.is_some()) {
+            // One that cannot be encoded is not missed.
+            let _ = frame::put_control(&mut conn.control, control, payload);
+        }
+    }
+
     /// A ping, when nothing was sent for `idle`.
     pub fn ping_if_idle(&self, idle: Duration) {
         // When somebody is sending, the connection is not idle.
