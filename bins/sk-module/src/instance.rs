@@ -217,6 +217,8 @@ impl Instance {
             stream_grace_ms: timeout.min(STREAM_GRACE_MS),
             supervision: supervision::supervision(&self.config),
             arbiter: self.arbiter(),
+            sync_at: self.config.rfs.as_ref().is_some_and(|r| r.sync_at.is_some()),
+            rfs_scripts: self.config.rfs.as_ref().is_some_and(|r| r.scripts),
             sync_delta_ms: self.config.rfs.as_ref().and_then(|r| r.sync_delta).map_or(0, millis),
         }
     }
@@ -380,7 +382,7 @@ impl Instance {
             "key_file": self.roots.cluster_key(), "async": match rfs.asynchronous { config::Async::Second => "second", config::Async::None => "none" },
             "sync": match rfs.sync { config::Sync::Fsync => "fsync", config::Sync::Write => "write" },
             "state_dir": self.user_var().join("replica"), "salvage_dir": self.user_var().join("salvage"),
-            "send_timeout_ms": rfs.send_timeout.as_millis() as u64, "resync_bandwidth_kbs": rfs.rei_allowed_bandwidth_kbs,
+            "send_timeout_ms": rfs.send_timeout.as_millis() as u64, "resync_bandwidth_kbs": rfs.rei_allowed_bandwidth_kbs, "resync_detail": rfs.rei_detail,
             "lease": self.needs_lease(),
         }))
     }

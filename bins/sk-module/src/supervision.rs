@@ -89,8 +89,14 @@ pub(crate) fn check_executables(config: &config::Module, bin: &Path) -> Result<(
         config::ProcAction::Handler(path) => Some((format!("action of <proc> {}", p.name), path.clone())),
         _ => None,
     });
+    let callback = config
+        .rfs
+        .as_ref()
+        .filter(|rfs| rfs.scripts)
+        .map(|_| ("<rfs scripts=\"on\"> calls it".to_owned(), automaton::CALLBACK.to_owned()));
     let wrong: Vec<String> = custom
         .chain(handlers)
+        .chain(callback)
         .filter_map(|(what, exec)| {
             let path = executable(bin, &exec);
             let trouble = match std::fs::metadata(&path) {

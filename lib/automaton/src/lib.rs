@@ -14,7 +14,7 @@ pub use action::{Action, PeerMode, ReplicaOrder, Traffic};
 pub use core::Weakness;
 pub use core::{Core, Explanation, RuleView};
 pub use event::{Event, Evidence, ReplicaPeer, ReplicaReport, ReplicaRole, Verb};
-pub use plan::{Step, plan};
+pub use plan::{CALLBACK, Step, plan};
 pub use state::{Arbiter, DefaultPrimary, Mode, Persisted, Published, Readiness, Settings, State, StateName};
 pub use supervision::Supervision;
 

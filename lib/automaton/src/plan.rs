@@ -47,6 +47,21 @@ pub fn plan(from: StateName, to: StateName, action: &str, settings: &Settings) -
     build(&Request { from, to, action, force, full: false }, settings)
 }
 
+/// The script that `<rfs scripts="on">` calls, and its words.
+pub const CALLBACK: &str = "_rfs_callback";
+pub(crate) const STARTS_SYNC: &str = "_rfs_startsynch";
+const LEAVES_PRIMARY: &str = "_rfs_pritoscd";
+/// Exit code of a callback by which it objects.
+pub(crate) const OBJECTS: i32 = 2;
+
+/// The call of the callback for `word`, when the module has one.
+pub(crate) fn callback(word: &str, settings: &Settings) -> Vec<Step> {
+    if !(settings.replicated && settings.rfs_scripts) {
+        return Vec::new();
+    }
+    vec![Step::Script { name: CALLBACK.to_owned(), args: vec![word.to_owned()], force: false }]
+}
+
 /// A transition with what the core knows beyond its ends.
 pub(crate) struct Request<'a> {
     pub from: StateName,
@@ -90,6 +105,7 @@ pub(crate) fn build(request: &Request<'_>, settings: &Settings) -> Vec<Step> {
             p.state(request.to, Readiness::Ready);
         }
         (Wait, Second) => {
+            p.callback(STARTS_SYNC);
             p.replicate(ReplicaOrder::Secondary { full: request.full });
             p.state(Second, Readiness::Transient);
             p.script("transition");
@@ -135,6 +151,7 @@ pub(crate) fn build(request: &Request<'_>, settings: &Settings) -> Vec<Step> {
             p.state(request.from, Readiness::Transient);
             p.stop("prim", true);
             p.vip(false);
+            p.callback(LEAVES_PRIMARY);
             p.replicate(ReplicaOrder::Demote);
             p.push(Step::Handover);
             p.state(Second, Readiness::Transient);
@@ -201,6 +218,10 @@ impl<'a> Plan<'a> {
         if self.settings.replicated {
             self.push(Step::Replicate { order });
         }
+    }
+
+    fn callback(&mut self, word: &str) {
+        self.steps.extend(callback(word, self.settings));
     }
 
     fn vip(&mut self, held: bool) {

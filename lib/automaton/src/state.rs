@@ -119,6 +119,10 @@ pub struct Settings {
     pub arbiter: Arbiter,
     /// `syncdelta`: how old the last synchronisation may be for a node without its peer to count as up to date. 0: never.
     pub sync_delta_ms: u64,
+    /// `syncat`: the secondary is synchronised when told (`rfs.syncat`), and waits in between.
+    pub sync_at: bool,
+    /// `scripts` of `<rfs>`: `_rfs_callback` is called.
+    pub rfs_scripts: bool,
 }
 
 impl Default for Settings {
@@ -144,6 +148,8 @@ impl Default for Settings {
             supervision: Supervision::default(),
             arbiter: Arbiter::None,
             sync_delta_ms: 0,
+            sync_at: false,
+            rfs_scripts: false,
         }
     }
 }

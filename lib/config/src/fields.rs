@@ -141,14 +141,6 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// Something the user would rely on and this version does not do.
-    pub fn not_supported(&mut self, name: &'static str, help: &str, found: &mut Diagnostics) {
-        if let Some(attribute) = self.raw(name) {
-            let message = format!("attribute '{name}' of <{}> is not supported yet", self.node.name);
-            found.error(attribute.name_span, message, help);
-        }
-    }
-
     /// Reports what was not asked for.
     pub fn finish(self, found: &mut Diagnostics) {
         for attribute in &self.node.attributes {

@@ -20,6 +20,7 @@ mod module;
 mod ports;
 mod quotes;
 mod rfs;
+mod schedule;
 mod service;
 mod tree;
 mod vhost;
@@ -47,5 +48,6 @@ pub use model::{
 };
 pub use module::parse_module;
 pub use ports::{Port, Protocol};
+pub use schedule::Schedule;
 pub use tree::MAX_FILE;
 pub use vhost::{HostWhen, VirtualHostName};

@@ -5,6 +5,7 @@ use crate::check::Checks;
 use crate::diagnostic::{At, Source};
 use crate::failover::Failover;
 use crate::farm::Farm;
+use crate::schedule::Schedule;
 use serde::{Serialize, Serializer};
 use std::time::Duration;
 
@@ -221,8 +222,14 @@ pub struct Rfs {
     pub send_timeout: Duration,
     /// Limit of resynchronisation, KB/s.
     pub rei_allowed_bandwidth_kbs: Option<u64>,
+    /// `reidetail`: the secondary logs each file that a resynchronisation brings.
+    pub rei_detail: bool,
     /// `syncdelta`: how old the last synchronisation may be for a node without its peer to serve all the same. None: never.
     pub sync_delta: Option<Duration>,
+    /// `syncat`: the dates at which the secondary is synchronised; between them it waits. None: it follows all the time.
+    pub sync_at: Option<Schedule>,
+    /// `scripts`: the module's `_rfs_callback` is called.
+    pub scripts: bool,
     /// Replication network given by `<flow>`. See [`Module::replication_network`].
     pub flow: Option<Flow>,
     pub replicated: Vec<Replicated>,

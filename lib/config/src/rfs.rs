@@ -4,6 +4,7 @@ use crate::diagnostic::{At, Diagnostics, Span, quoted};
 use crate::duration::Unit;
 use crate::fields::{Fields, no_children, unknown_child};
 use crate::model::{Async, Flow, Network, NotReplicated, Replicated, Rfs, Sync};
+use crate::schedule::Schedule;
 use crate::service::servers;
 use crate::tree::Node;
 use std::time::Duration;
@@ -16,7 +17,7 @@ const KERNEL: [&str; 3] = ["/proc", "/sys", "/dev"];
 /// Memory a compiled expression may take, in bytes; the same limit as where expressions are used.
 const REGEX_LIMIT: usize = 1 << 20;
 
-const WITHOUT_EFFECT: [(&str, &str); 18] = [
+const WITHOUT_EFFECT: [(&str, &str); 17] = [
     ("mountover", "it belongs to earlier versions"),
     ("mountoversuffix", "the directory is not renamed, replication is mounted over it"),
     ("packetsize", "there is no NFS mount"),
@@ -31,7 +32,6 @@ const WITHOUT_EFFECT: [(&str, &str); 18] = [
     ("namespacepolicy", "resynchronisation always resumes and compares by blocks"),
     ("reitimeout", "sendtimeout alone decides when the peer is lost"),
     ("reicommit", "resynchronisation is made durable at its checkpoints"),
-    ("reidetail", "progress of resynchronisation is always reported"),
     ("nbremconn", "resynchronisation goes through one ordered stream"),
     ("checktime", "the replication process is watched directly"),
     ("checkintv", "the replication process is watched directly"),
@@ -45,13 +45,11 @@ pub(crate) fn read(element: &Node, found: &mut Diagnostics) -> Rfs {
     f.on_off("acl", found);
     let send_timeout = f.period("sendtimeout", Unit::Seconds, found);
     let bandwidth = f.integer("reiallowedbw", 1, 1 << 40, found);
-    if f.on_off("scripts", found) == Some(true) {
-        let help = "the _rfs_* callbacks would never be called; remove it if the module can do without them";
-        found.error(f.place("scripts").0, "scripts=\"on\" is not supported yet", help);
-    }
+    let detail = f.on_off("reidetail", found);
+    let scripts = f.on_off("scripts", found);
     // One minute and less say "off", as the original has it.
     let sync_delta = f.duration("syncdelta", Unit::Minutes, found).filter(|delta| *delta > Duration::from_mins(1));
-    f.not_supported("syncat", "replication is continuous; remove it to accept that", found);
+    let sync_at = f.text("syncat", found).and_then(|(text, span)| schedule(text, span, found));
     for (name, why) in WITHOUT_EFFECT {
         f.without_effect(name, why, found);
     }
@@ -62,7 +60,10 @@ pub(crate) fn read(element: &Node, found: &mut Diagnostics) -> Rfs {
         sync: sync.unwrap_or(Sync::Fsync),
         send_timeout: send_timeout.unwrap_or(Duration::from_secs(30)),
         rei_allowed_bandwidth_kbs: bandwidth.and_then(|n| u64::try_from(n).ok()),
+        rei_detail: detail == Some(true),
         sync_delta,
+        sync_at,
+        scripts: scripts == Some(true),
         flow: None,
         replicated: Vec::new(),
     };
@@ -92,6 +93,16 @@ pub(crate) fn read(element: &Node, found: &mut Diagnostics) -> Rfs {
         found.error(element.span, "<rfs> holds no <replicated>", help);
     }
     rfs
+}
+
+fn schedule(text: &str, span: Span, found: &mut Diagnostics) -> Option<Schedule> {
+    Schedule::parse(text)
+        .map_err(|reason| {
+            let message = format!("{} is no date in the syntax of crontab(5): {reason}", quoted(text));
+            let help = "write minute, hour, day of the month, month, day of the week; for instance 01 0 * * * (daily, at 00:01)";
+            found.error(span, message, help);
+        })
+        .ok()
 }
 
 fn flow(element: &Node, found: &mut Diagnostics) -> Option<Flow> {

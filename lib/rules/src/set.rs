@@ -62,9 +62,10 @@ impl Default for RuleSet {
 }
 
 /// What is decided from data and peer, not from a table of resources: label, action, what it means. They cannot be removed.
-pub const DECIDED: [(&str, &str, &str); 3] = [
+pub const DECIDED: [(&str, &str, &str); 4] = [
     ("rfs_notuptodate_server", "wait()", "the data of this node may not be up to date"),
     ("degraded_server", "wait()", "replication failed on the other node"),
+    ("rfs_syncat_wait", "wait()", "the other node serves, and the next date of syncat has not come"),
     ("splitbrain_failure", "wait()", "the other node is silent and the arbiter does not say that this one may serve"),
 ];
 

@@ -7,7 +7,7 @@ use super::input::Kind;
 use super::scripts::Launch;
 use super::{Runner, monotonic_ms};
 use crate::instance::Instance;
-use automaton::{Action, Event, PeerMode, Published, ReplicaOrder, State, StateName};
+use automaton::{Action, CALLBACK, Event, PeerMode, Published, ReplicaOrder, State, StateName};
 use lineage::Standing;
 use serde_json::{Value, json};
 use std::collections::{BTreeSet, VecDeque};
@@ -34,6 +34,7 @@ pub(super) struct Links {
     pub farm: super::farm::FarmLink,
     pub replica: ReplicaLink,
     pub arbiter: super::arbiter::ArbiterLink,
+    pub dates: super::dates::Dates,
 }
 
 #[derive(Default)]
@@ -77,6 +78,7 @@ impl Links {
             vip: VipLink::default(),
             farm: super::farm::FarmLink::default(),
             arbiter: super::arbiter::ArbiterLink::default(),
+            dates: super::dates::Dates::default(),
             replica: ReplicaLink {
                 outstanding: VecDeque::new(),
                 role: None,
@@ -90,10 +92,8 @@ impl Links {
     }
 
     pub fn next_deadline(&self) -> Option<u64> {
-        [self.bye_deadline, self.checks.next_deadline(), self.signs.next_deadline(), self.farm.deadline]
-            .into_iter()
-            .flatten()
-            .min()
+        let (checks, signs) = (self.checks.next_deadline(), self.signs.next_deadline());
+        [self.bye_deadline, checks, signs, self.farm.deadline, self.dates.next_deadline()].into_iter().flatten().min()
     }
 }
 
@@ -153,6 +153,7 @@ impl Runner {
             Launch::Running { userlog } => {
                 let shown = match args.first().map(String::as_str) {
                     Some("force") => format!("Script {name} \"force\" > {userlog}"),
+                    Some(word) if name == CALLBACK => format!("Script {name} \"{word}\" > {userlog}"),
                     _ if name == "prestart" => format!("Script {name} \"start\" > {userlog}"),
                     _ => format!("Script {name} > {userlog}"),
                 };
@@ -222,6 +223,7 @@ impl Runner {
                 link.role = None;
                 link.faulty = false;
                 link.deaths.clear();
+                self.replica_is_gone();
                 self.facts.replica = super::board::ReplicaView::default();
             }
             Kind::VipWatch => {
@@ -299,6 +301,7 @@ impl Runner {
         self.name_silent_checkers(now);
         self.watch_signs(now);
         self.name_long_scripts(now);
+        self.look_at_dates(now);
     }
 
     // --- heartbeat ---

@@ -38,6 +38,7 @@ pub(super) struct ReplicaView {
     pub snapshot: Option<Value>,
     pub traffic: Option<Value>,
     pub resync: Option<Value>,
+    pub measures: super::measures::Measures,
     /// The present resynchronisation only goes on with the stream: nothing is copied anew.
     pub resumes: bool,
     /// Something is being copied: the loss of the stream would be a failed resynchronisation.

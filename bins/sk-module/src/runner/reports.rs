@@ -199,14 +199,10 @@ impl Runner {
                 }
             },
             "done" | "failed" => self.replica_answer(kind == "done", value),
-            "progress" => {
-                self.facts.replica.resync = Some(value.clone());
-                self.changed = true;
-            }
-            "traffic" => {
-                self.facts.replica.traffic = Some(value.clone());
-                self.changed = true;
-            }
+            "progress" => self.resync_progress(value),
+            "figures" => self.resync_figures(value),
+            "copied" => self.file_is_copied(value),
+            "traffic" => self.replica_traffic(value),
             "resync_begin" => {
                 self.facts.event(value);
                 let mode = value["mode"].as_str().unwrap_or("?");
@@ -218,6 +214,7 @@ impl Runner {
                     return self.facts.say('I', "rfsplug", "Replication goes on where the stream had ended");
                 }
                 self.facts.replica.copies = true;
+                self.resync_begins();
                 for directory in self.instance.replicated_directories() {
                     self.facts.say('E', "reintegre", &format!("Updating directory tree from {directory}"));
                 }
@@ -239,9 +236,7 @@ impl Runner {
                         &format!("Copied {bytes} bytes, {files} files in {ms} ms ({rate} KB/s)"),
                     );
                 }
-                self.facts.assign("rfs.rei_copy_size_metric", &(bytes / 1024).to_string());
-                self.facts.assign("rfs.rei_copy_count_metric", &files.to_string());
-                self.facts.assign("rfs.rei_copy_time_metric", &(ms / 1000).to_string());
+                self.resync_took(files, bytes, ms);
                 self.facts.replica.copies = false;
                 self.facts.assign("rfs.reintegre_failed", "false");
                 self.show_policy();
@@ -252,6 +247,7 @@ impl Runner {
             }
             "stream_up" => self.facts.say('I', "rfsplug", "Replication stream up"),
             "stream_lost" => {
+                self.facts.replica.resync = None;
                 if std::mem::take(&mut self.facts.replica.copies) {
                     self.facts.assign("rfs.reintegre_failed", "true");
                 }
@@ -386,6 +382,7 @@ impl Runner {
             self.bye_is_said();
         }
         if kind == Kind::Replicate {
+            self.replica_is_gone();
             self.replica_died(how);
         }
     }

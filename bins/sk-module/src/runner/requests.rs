@@ -125,10 +125,13 @@ impl Runner {
             request["name"] = json!(switch);
             return self.answer_usersetting(&request);
         }
+        let origin = text(request, "identity").unwrap_or_else(|| "safekit".into());
+        if name == "rfs.syncat" {
+            return self.answer_syncat(&value, &origin);
+        }
         if OWN_CLASSES.iter().any(|class| name.starts_with(class)) {
             return refuse(&format!("{name} belongs to the product and cannot be assigned"), "use the class custom", 1);
         }
-        let origin = text(request, "identity").unwrap_or_else(|| "safekit".into());
         let keep = match request["history"].as_str() {
             Some("never") => Keep::Never,
             Some("always") => Keep::Always,

@@ -2,6 +2,7 @@
 
 use super::input::Input;
 use crate::instance::Instance;
+use automaton::CALLBACK;
 use nix::sys::signal::{SigSet, Signal, killpg};
 use nix::unistd::Pid;
 use std::collections::BTreeMap;
@@ -75,6 +76,12 @@ impl Scripts {
                 return Launch::Impossible {
                     exit: NOT_FOUND,
                     message: format!("Script prestart is missing: every module needs {}", path.display()),
+                };
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && name == CALLBACK => {
+                return Launch::Impossible {
+                    exit: NOT_FOUND,
+                    message: format!("Script {name} is missing, and <rfs scripts=\"on\"> calls {}", path.display()),
                 };
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Launch::Missing,

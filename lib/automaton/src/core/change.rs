@@ -27,6 +27,8 @@ impl Core {
                 has_vip: old.has_vip,
                 failover: old.failover,
                 default_primary: old.default_primary,
+                sync_at: old.sync_at,
+                rfs_scripts: old.rfs_scripts,
                 arbiter: if store(&old.arbiter) || store(&new.arbiter) {
                     old.arbiter.clone()
                 } else {

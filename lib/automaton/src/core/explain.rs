@@ -141,6 +141,10 @@ impl Core {
 
     fn explain_choice(&self, words: &mut Explanation) {
         let peer = &self.settings.peer;
+        if self.is_held_by_date() {
+            words.because(format!("{peer} serves alone until the next date of syncat (rule rfs_syncat_wait)"));
+            words.would("that date, or at once: set -r rfs.syncat -v up");
+        }
         match decide::start(self.intent, &self.published(), self.peer_view(), &self.settings) {
             Decision::Await if self.reach == Reach::Unknown => {
                 let limit = self.settings.heartbeat_timeout_ms;

@@ -29,6 +29,9 @@ impl Core {
             Event::FarmFailed { id, reason } => self.farm_failed(id, &reason),
             Event::Arbiter { id, answer } => self.arbiter_answers(id, answer),
             Event::ByeDone => self.finish(|w| *w == Wait::Bye),
+            Event::Resource { name, value, origin } if name == super::scheduled::RESOURCE => {
+                self.schedule(value == "up", &origin);
+            }
             Event::Resource { name, value, .. } => self.report(&name, &value),
             Event::SetCheckers { on, origin } => self.set_checkers(on, &origin),
             Event::SetFailover { on, origin } => {
@@ -63,6 +66,7 @@ impl Core {
         self.peer_died = false;
         self.heard_since_paired = true;
         self.hear_leases(&state);
+        self.swap_refused &= state.swap_wanted;
         if state.state.name == StateName::Wait {
             self.peer_was_primary = state.was_primary;
         }

@@ -281,6 +281,9 @@ impl Core {
             })
             .collect();
         for (label, action, meaning) in rules::DECIDED {
+            if label == super::scheduled::RULE && !self.waits_for_dates() {
+                continue;
+            }
             let holds = self.rule.as_deref() == Some(label);
             all.push(RuleView {
                 label: label.to_owned(),

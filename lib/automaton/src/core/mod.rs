@@ -12,6 +12,7 @@ mod lease;
 mod resources;
 mod rules;
 mod run;
+mod scheduled;
 mod synced;
 mod up;
 
@@ -128,6 +129,8 @@ pub struct Core {
     leaving: bool,
     handover: bool,
     swap_wanted: bool,
+    /// The callback objected to the swap that the peer still asks for.
+    swap_refused: bool,
     outdate_wanted: bool,
     outdate_done: bool,
     alone_from_prim: bool,
@@ -143,6 +146,8 @@ pub struct Core {
     vip_retry: Option<u64>,
     /// When the date of the last synchronisation is renewed (`syncdelta`).
     stamp_due: Option<u64>,
+    /// The date of a synchronisation has come (`syncat`), and it has not ended yet.
+    sync_due: bool,
 
     vip_held: bool,
     /// Swap as soon as PRIM with a ready secondary (`defaultprim`).
@@ -202,6 +207,7 @@ impl Core {
             leaving: false,
             handover: false,
             swap_wanted: false,
+            swap_refused: false,
             outdate_wanted: false,
             outdate_done: false,
             alone_from_prim: false,
@@ -212,6 +218,7 @@ impl Core {
             swap_deadline: None,
             vip_retry: None,
             stamp_due: None,
+            sync_due: false,
             vip_held: false,
             auto_swap: false,
             reported: BTreeMap::new(),
@@ -252,6 +259,7 @@ impl Core {
         self.note_dead_peer();
         self.note_sync();
         self.note_overtaken();
+        self.forget_due_sync();
         self.watch_stream();
         self.exclude_beside();
         // Each pass either starts a job or changes the state; the bound only guards against a mistake in the rules.
@@ -538,6 +546,7 @@ impl Core {
             wanted.push(("rfs.degraded", word(self.degraded)));
             wanted.extend(self.is_synced().map(|synced| ("rfs.synced", word(synced))));
         }
+        wanted.extend(self.waits_for_dates().then(|| ("rfs.syncat", word(self.sync_due))));
         if let Some(up) = self.show_arbitration() {
             wanted.push(("splitbrain.uptodate", word(up)));
         }

@@ -7,7 +7,7 @@ use crate::action::ReplicaOrder;
 use crate::arbitration::Ground;
 use crate::decide::{self, Decision, Intent, Peer, Why};
 use crate::event::{ReplicaPeer, ReplicaRole};
-use crate::plan::{Request, Step, build};
+use crate::plan::{Request, STARTS_SYNC, Step, build, callback};
 use crate::state::{Arbiter, DefaultPrimary, Mode, Published, Readiness, State, StateName};
 use lineage::{Relation, Standing};
 
@@ -83,6 +83,7 @@ impl Core {
                 self.intent = Intent::Start;
                 self.start_alone(force);
             }
+            Decision::Second { outdate, .. } if self.waits_for_date(outdate) => {}
             Decision::Second { full, outdate } => {
                 self.wake();
                 self.intent = Intent::Start;
@@ -177,7 +178,9 @@ impl Core {
         if self.last_complaint.as_deref() != Some(&complaint) {
             self.last_complaint = Some(complaint);
             if rule != "failover-off" {
-                self.log('C', "heart", format!("Action wait from failover rule {rule}"));
+                // Waiting for a date is what was asked for.
+                let level = if rule == super::scheduled::RULE { 'E' } else { 'C' };
+                self.log(level, "heart", format!("Action wait from failover rule {rule}"));
             }
             for line in words {
                 self.log('C', "heart", *line);
@@ -259,7 +262,8 @@ impl Core {
             if self.peer_joined() {
                 self.partner = self.peer().map_or(0, |p| p.incarnation);
             }
-            let wanted = self.peer().is_some_and(|p| p.swap_wanted) || self.transfer_wanted();
+            let asked = self.peer().is_some_and(|p| p.swap_wanted) && !self.swap_refused;
+            let wanted = asked || self.transfer_wanted();
             if (wanted || self.auto_swap) && self.can_swap() {
                 if !wanted {
                     self.log('E', "heart", "Transition SWAP from defaultprim");
@@ -358,8 +362,9 @@ impl Core {
                 return self.outdate();
             }
             if self.must_follow && !peer.outdate_wanted {
-                let order = ReplicaOrder::Secondary { full: peer.full_wanted };
-                return self.start_job(JobKind::Move, vec![Step::Replicate { order }]);
+                let mut steps = callback(STARTS_SYNC, &self.settings);
+                steps.push(Step::Replicate { order: ReplicaOrder::Secondary { full: peer.full_wanted } });
+                return self.start_job(JobKind::Move, steps);
             }
         }
         if peer.state.name == StateName::Second {
@@ -386,6 +391,7 @@ impl Core {
             self.log('C', "heart", "The other node has not answered to the swap in time");
         }
         self.settle_readiness(&peer);
+        self.end_scheduled_sync();
     }
 
     /// SECOND is Ready while it follows a primary and could take over.

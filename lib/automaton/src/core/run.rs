@@ -3,7 +3,7 @@
 use super::{Core, Permission, VIP_RETRY_MS, Weakness};
 use crate::action::{Action, PeerMode, ReplicaOrder};
 use crate::event::ReplicaPeer;
-use crate::plan::{Request, Step, build};
+use crate::plan::{CALLBACK, OBJECTS, Request, STARTS_SYNC, Step, build};
 use crate::state::{Readiness, State, StateName};
 use lineage::Standing;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -169,6 +169,7 @@ impl Core {
                 let timeout_ms = match (name.starts_with("stop_"), force) {
                     (true, false) => Some(self.settings.nice_stop_timeout_ms),
                     (true, true) => Some(self.settings.force_stop_timeout_ms),
+                    _ if name == CALLBACK => Some(self.settings.nice_stop_timeout_ms),
                     _ => None,
                 };
                 self.out.push(Action::Script { id, name: name.clone(), args: args.clone(), timeout_ms });
@@ -321,12 +322,32 @@ impl Core {
         self.finish(|_| true);
         match exit {
             Some(0) => {}
+            _ if name == CALLBACK && exit.is_none_or(|code| code == OBJECTS) => self.callback_objects(&args, exit),
             Some(code) => self.log('W', "heart", format!("Script {name} exited with {code}")),
             None => {
                 let which = if force { " \"force\"" } else { "" };
                 self.log('C', "heart", format!("Script {name}{which} did not end in time and was killed"));
                 self.force_after_timeout(&name, args, force);
             }
+        }
+    }
+
+    /// What it was called for must not happen: the swap is given up, the synchronisation does not begin.
+    fn callback_objects(&mut self, args: &[String], exit: Option<i32>) {
+        let word = args.first().map_or("", String::as_str);
+        let how = match exit {
+            Some(code) => format!("exited with {code}"),
+            None => "did not end in time and was killed".to_owned(),
+        };
+        self.log('C', "heart", format!("Script {CALLBACK} {word} {how}"));
+        if word == STARTS_SYNC {
+            self.log('C', "heart", "The synchronisation does not start");
+            self.out.push(Action::Resource { name: "rfs.reintegre_failed".to_owned(), value: "true".to_owned() });
+            self.local_fault();
+        } else if self.state.name.serves() && !self.is_stopping() {
+            self.log('E', "heart", "Swap given up: this node stays primary");
+            self.swap_refused = self.peer().is_some_and(|p| p.swap_wanted);
+            self.take_back();
         }
     }
 
