@@ -6,6 +6,7 @@ mod data;
 mod ends;
 mod loss;
 mod orders;
+mod policy;
 mod roles;
 
 use anyhow::{Context, Result, ensure};
