@@ -6,6 +6,7 @@ use crate::wait;
 use anyhow::{Context, Result, anyhow, bail};
 use serde::Deserialize;
 use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
@@ -129,6 +130,15 @@ impl Mirror {
         })?;
         self.pair(order.0, order.1)?;
         Ok(order)
+    }
+
+    /// A path of a node's disk, beneath every mount.
+    pub fn disk(&self, node: &str, path: &str) -> Result<PathBuf> {
+        let state = std::env::var_os("SK_LAB_STATE").map_or_else(|| PathBuf::from("/run/sk-lab"), PathBuf::from);
+        let state = state.join(self.lab.name());
+        let room = std::fs::read_to_string(state.join("room")).context("the lab has no room")?;
+        let room = room.split_whitespace().next().context("the room has no pid")?;
+        Ok(PathBuf::from(format!("/proc/{room}/root{}/mnt/{node}{path}", state.display())))
     }
 
     /// The module's log of a node.

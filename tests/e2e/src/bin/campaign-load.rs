@@ -1,7 +1,7 @@
 //! The application of a campaign, as the module's scripts start it on the primary.
 
 use clap::Parser;
-use e2e::campaign::load::Load;
+use e2e::campaign::load::{Load, Work};
 use std::path::PathBuf;
 
 #[derive(Parser)]
@@ -19,19 +19,19 @@ struct Cli {
     /// Chooses the work
     #[arg(long)]
     seed: u64,
-    /// Also insert rows into two databases
-    #[arg(long)]
-    sqlite: bool,
+    /// What it does
+    #[arg(long, value_enum)]
+    work: Work,
 }
 
 const AFTER: &str = "\
 Exit codes: 1 the notes cannot be written; 100 wrong usage
-Example: campaign-load --directory /srv/data --notes /notes --node node1 --seed 1";
+Example: campaign-load --directory /srv/data --notes /notes --node node1 --seed 1 --work files";
 
 fn main() -> anyhow::Result<()> {
     let cli = Cli::try_parse().unwrap_or_else(|error| {
         let _ = error.print();
         std::process::exit(if error.use_stderr() { 100 } else { 0 })
     });
-    Load::new(&cli.directory, &cli.notes, &cli.node, cli.seed)?.run(cli.sqlite)
+    Load::new(&cli.directory, &cli.notes, &cli.node, cli.seed)?.run(cli.work)
 }

@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
+use e2e::campaign::load::Work;
 use e2e::campaign::plan::{Kind, plan};
 use e2e::campaign::random::{Random, trial_seed};
 use e2e::campaign::trial::{Arena, Outcome};
@@ -55,6 +56,9 @@ struct Crash {
     /// Only faults of this kind; may be given several times
     #[arg(long, value_enum)]
     only: Vec<Kind>,
+    /// What works on the directory; chosen by the seed when not given
+    #[arg(long, value_enum)]
+    load: Option<Work>,
     /// Never cut both networks at once, so that no split brain is possible
     #[arg(long)]
     no_isolation: bool,
@@ -84,6 +88,15 @@ struct Sum {
     failed: u64,
     acknowledged: u64,
     salvaged: u64,
+    /// With the hosts' making.
+    seconds: f64,
+}
+
+impl Sum {
+    fn per_trial(&self) -> f64 {
+        let tenths = self.seconds * 10.0 / f64::from(u32::try_from(self.trials.max(1)).unwrap_or(u32::MAX));
+        tenths.round() / 10.0
+    }
 }
 
 fn main() -> ExitCode {
@@ -103,7 +116,8 @@ fn main() -> ExitCode {
     println!(
         "{}",
         json!({"trials": sum.trials, "lost": sum.lost, "diverged": sum.diverged, "stuck": sum.stuck, "failed": sum.failed,
-            "acknowledged": sum.acknowledged, "salvaged": sum.salvaged, "seed": crash.seed})
+            "acknowledged": sum.acknowledged, "salvaged": sum.salvaged, "seed": crash.seed,
+            "seconds_per_trial": sum.per_trial()})
     );
     let good = result.is_ok() && sum.lost == 0 && sum.diverged + sum.stuck + sum.failed == 0;
     ExitCode::from(u8::from(!good))
@@ -139,17 +153,20 @@ fn run(crash: &Crash, sum: &mut Sum) -> Result<()> {
             arena = None;
         }
         let rfs = crash.rfs.as_deref().or_else(|| Random::new(seed).pick(&RFS).copied()).unwrap_or(RFS[0]);
+        let began = Instant::now();
         let place = match arena.take() {
             Some(arena) => arena,
-            None => Arena::make(&crash.bin, rfs).context("make the hosts")?,
+            None => Arena::make(&crash.bin, rfs, crash.load.is_none_or(|work| work == Work::Postgres))
+                .context("make the hosts")?,
         };
+        let work = crash.load.unwrap_or_else(|| Work::of(&mut Random::new(seed ^ 2)));
         let steps = plan(&mut Random::new(seed ^ 1), &crash.only, !crash.no_isolation);
-        eprintln!("trial {number}: {} steps: {}", steps.len(), serde_json::to_string(&steps)?);
-        let began = Instant::now();
+        eprintln!("trial {number}: {work:?}, {} steps: {}", steps.len(), serde_json::to_string(&steps)?);
+        let (making, begun) = (began.elapsed(), Instant::now());
         sum.trials += 1;
-        let outcome = place.trial(seed, &steps);
-        let seconds = began.elapsed().as_secs();
-        let good = tell(number, seconds, &outcome, sum);
+        let outcome = place.trial(seed, work, &steps);
+        let good = tell(number, begun.elapsed(), &outcome, sum);
+        sum.seconds += (making + begun.elapsed()).as_secs_f64();
         if good {
             arena = Some(place);
             continue;
@@ -166,12 +183,13 @@ fn run(crash: &Crash, sum: &mut Sum) -> Result<()> {
 }
 
 /// Prints and counts; whether all was well.
-fn tell(number: u64, seconds: u64, outcome: &Result<Outcome>, sum: &mut Sum) -> bool {
+fn tell(number: u64, took: Duration, outcome: &Result<Outcome>, sum: &mut Sum) -> bool {
+    let seconds = took.as_secs_f32();
     let outcome = match outcome {
         Ok(outcome) => outcome,
         Err(error) => {
             sum.failed += 1;
-            eprintln!("trial {number}: {seconds} s, could not be carried out: {error:#}");
+            eprintln!("trial {number}: {seconds:.1} s, could not be carried out: {error:#}");
             return false;
         }
     };
@@ -182,12 +200,13 @@ fn tell(number: u64, seconds: u64, outcome: &Result<Outcome>, sum: &mut Sum) -> 
     sum.acknowledged += verdict.acknowledged;
     sum.salvaged += verdict.salvaged;
     eprintln!(
-        "trial {number}: {seconds} s, {} acknowledged, {} lost, {} salvaged, {}recovered in {} ms, operator {:?}, errors {:?}",
+        "trial {number}: {seconds:.1} s, {} acknowledged, {} lost, {} salvaged, {}recovered in {} ms, judged in {} ms, operator {:?}, errors {:?}",
         verdict.acknowledged,
         verdict.lost.len(),
         verdict.salvaged,
         if outcome.diverged.is_empty() { "" } else { "DIVERGED, " },
         outcome.recovery_ms,
+        outcome.judging_ms,
         outcome.operator,
         outcome.errors
     );

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fs::File;
+use std::fs::{File, FileType};
 use std::hash::Hasher;
 use std::io::Read;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -118,6 +118,15 @@ pub fn differences(one: &BTreeMap<PathBuf, Entry>, two: &BTreeMap<PathBuf, Entry
 
 /// All regular files beneath a directory with a file name, for looking things up in a salvage. A number may follow after a dot.
 pub fn files_named(root: &Path, name: &str) -> Vec<PathBuf> {
+    named(root, name, FileType::is_file)
+}
+
+/// The same of directories.
+pub fn directories_named(root: &Path, name: &str) -> Vec<PathBuf> {
+    named(root, name, FileType::is_dir)
+}
+
+fn named(root: &Path, name: &str, wanted: impl Fn(&FileType) -> bool) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut left = vec![root.to_owned()];
     while let Some(path) = left.pop() {
@@ -126,7 +135,8 @@ pub fn files_named(root: &Path, name: &str) -> Vec<PathBuf> {
             let Ok(kind) = child.file_type() else { continue };
             if kind.is_dir() {
                 left.push(child.path());
-            } else if kind.is_file() && is_called(&child.file_name(), name) {
+            }
+            if wanted(&kind) && is_called(&child.file_name(), name) {
                 found.push(child.path());
             }
         }

@@ -1,8 +1,9 @@
 //! Is everything there that the application was told is durable?
 
-use crate::campaign::compare::files_named;
+use crate::campaign::compare::{directories_named, files_named};
 use crate::campaign::load::{BLOCK, RECORD, named, record, version_of};
 use crate::campaign::notes::{Kind, Life, Note};
+use crate::campaign::postgres;
 use anyhow::{Context, Result, ensure};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -68,6 +69,7 @@ pub fn judge(lives: &[Life], split: &Split, evidence: &Evidence) -> Result<Verdi
         }
     }
     rows(lives, split, evidence, &mut verdict)?;
+    commits(lives, split, evidence, &mut verdict)?;
     Ok(verdict)
 }
 
@@ -233,6 +235,41 @@ fn rows(lives: &[Life], split: &Split, evidence: &Evidence, verdict: &mut Verdic
                 verdict.lost.push(format!("{key}: {} rows acknowledged, {found} found", done.value));
             } else if found < done.value {
                 verdict.salvaged += done.value - found;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn commits(lives: &[Life], split: &Split, evidence: &Evidence, verdict: &mut Verdict) -> Result<()> {
+    let noted = |life: &Life| life.notes.iter().any(|note| note.key.starts_with("p/"));
+    if !lives.iter().any(noted) {
+        return Ok(());
+    }
+    let seen = match postgres::examine(&evidence.tree.join(postgres::DIRECTORY), &evidence.work) {
+        Ok(seen) => seen,
+        Err(error) => {
+            verdict.lost.push(format!("postgres: {error:#}"));
+            return Ok(());
+        }
+    };
+    verdict.lost.extend(seen.damage.into_iter().map(|damage| format!("postgres: {damage}")));
+    // A commit of the loser is in the log that was put aside; which one it was could only a server on its whole tree tell.
+    let aside = |salvage: &PathBuf| !directories_named(salvage, "pg_wal").is_empty();
+    let kept = evidence.salvages.iter().any(aside);
+    for life in lives {
+        let excuse = split.excuse(life);
+        let done = life.notes.iter().filter(|note| note.kind == Kind::Done);
+        for note in done {
+            let Some(commit) = note.key.strip_prefix("p/") else { continue };
+            verdict.acknowledged += 1;
+            if seen.commits.contains(&(commit.to_owned(), note.value)) {
+                continue;
+            }
+            if kept && excuse.is_some_and(|from| note.at >= from) {
+                verdict.salvaged += 1;
+            } else {
+                verdict.lost.push(format!("{}: commit {} was acknowledged and is not there", note.key, note.value));
             }
         }
     }

@@ -1,6 +1,7 @@
 //! The application under attack: writes whose content tells what they are, and notes of what was acknowledged.
 
 use crate::campaign::notes::{Kind, Notebook, now};
+use crate::campaign::postgres::CLIENTS;
 use crate::campaign::random::Random;
 use anyhow::{Context, Result, anyhow};
 use std::fs::{File, OpenOptions, Permissions};
@@ -59,13 +60,31 @@ pub fn named(version: u64) -> Vec<u8> {
     content
 }
 
+/// What works on the replicated directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Work {
+    /// Writers of blocks, records and names, and changes of all kinds that nobody makes durable
+    Files,
+    /// The same, and two databases of SQLite
+    Sqlite,
+    /// The same, and a PostgreSQL server with its clients
+    Postgres,
+}
+
+impl Work {
+    /// Each as often as the others.
+    pub fn of(random: &mut Random) -> Self {
+        random.pick(&[Self::Files, Self::Sqlite, Self::Postgres]).copied().unwrap_or(Self::Files)
+    }
+}
+
 /// One life of the application: where it works, what it notes.
 #[derive(Debug)]
 pub struct Load {
-    directory: PathBuf,
+    pub(super) directory: PathBuf,
     /// Name of this life.
-    name: String,
-    notes: Notebook,
+    pub(super) name: String,
+    pub(super) notes: Notebook,
     seed: u64,
 }
 
@@ -79,7 +98,7 @@ impl Load {
     }
 
     /// Works until the process is killed.
-    pub fn run(&self, sqlite: bool) -> Result<()> {
+    pub fn run(&self, work: Work) -> Result<()> {
         for sub in ["blocks", "records", "names", "noise", "db"] {
             self.until_done("d/start", || durable_directory(&self.directory.join(sub)))?;
         }
@@ -94,9 +113,16 @@ impl Load {
                 scope.spawn(|| self.names(&names)),
                 scope.spawn(|| self.noise()),
             ];
-            if sqlite {
-                workers.push(scope.spawn(|| self.rows("journal", "DELETE")));
-                workers.push(scope.spawn(|| self.rows("wal", "WAL")));
+            match work {
+                Work::Files => {}
+                Work::Sqlite => {
+                    workers.push(scope.spawn(|| self.rows("journal", "DELETE")));
+                    workers.push(scope.spawn(|| self.rows("wal", "WAL")));
+                }
+                Work::Postgres => {
+                    workers.push(scope.spawn(|| self.server()));
+                    workers.extend((0..CLIENTS).map(|client| scope.spawn(move || self.commits(client))));
+                }
             }
             for worker in workers {
                 worker.join().map_err(|_| anyhow!("a worker panicked"))??;
@@ -105,7 +131,7 @@ impl Load {
         })
     }
 
-    fn random(&self, stream: u64) -> Random {
+    pub(super) fn random(&self, stream: u64) -> Random {
         Random::new(Random::new(self.seed ^ stream).draw())
     }
 
@@ -119,7 +145,7 @@ impl Load {
         }
     }
 
-    fn failed(&self, facts: &[(&str, u64)], error: &anyhow::Error) -> Result<()> {
+    pub(super) fn failed(&self, facts: &[(&str, u64)], error: &anyhow::Error) -> Result<()> {
         self.notes.write(Kind::Failed, facts.iter().copied(), &format!("{error:#}").replace('\n', " "))?;
         std::thread::sleep(Duration::from_millis(30));
         Ok(())

@@ -5,5 +5,6 @@ pub mod judge;
 pub mod load;
 pub mod notes;
 pub mod plan;
+pub mod postgres;
 pub mod random;
 pub mod trial;

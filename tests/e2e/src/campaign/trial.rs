@@ -2,13 +2,16 @@
 
 use crate::campaign::compare::{differences, walk};
 use crate::campaign::judge::{Evidence, Split, Verdict, judge};
+use crate::campaign::load::Work;
 use crate::campaign::notes::{self, now};
 use crate::campaign::plan::{Act, NODES, Node, Step, other};
+use crate::campaign::postgres;
 use crate::campaign::random::Random;
 use crate::lab;
 use crate::mirror::{Mirror, SOON, State};
 use crate::wait;
 use anyhow::{Context, Result, bail};
+use clap::ValueEnum as _;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -37,6 +40,8 @@ pub struct Outcome {
     pub done: Vec<String>,
     /// Milliseconds from the last repair to PRIM and SECOND.
     pub recovery_ms: u64,
+    /// Milliseconds that the comparison and the judgement took.
+    pub judging_ms: u64,
 }
 
 impl Outcome {
@@ -61,24 +66,33 @@ const APPLICATION: &str = r#"#!/bin/sh
 # Starts and stops the load of a campaign; the module's scripts call it.
 notes=/opt/sk/bin/notes
 pid=$(cat /run/campaign-load.pid 2>/dev/null)
+# What is left of a database server: its children are no members of the load's group. All processes of that name on this host.
+databases() {
+    local process name
+    for process in /proc/[0-9]*; do
+        read -r name <$process/comm && [ "$name" = postgres ] && kill -s KILL "${process#/proc/}" && found=yes
+    done 2>/dev/null
+    [ -n "$found" ]
+}
 case $1 in
 start)
     [ -e $notes/stop ] && exit 0
     setsid /opt/sk/bin/campaign-load --directory /srv/data --notes $notes --node "$(hostname)" \
-        --seed "$(cat $notes/seed)" $(cat $notes/options) </dev/null >>/tmp/load.out 2>&1 &
+        --seed "$(cat $notes/seed)" --work "$(cat $notes/work)" </dev/null >>/tmp/load.out 2>&1 &
     echo $! >/run/campaign-load.pid
     ;;
 stop)
-    [ -n "$pid" ] || exit 0
-    while kill -s KILL -- "-$pid" 2>/dev/null; do sleep 0.02; done
+    while [ -n "$pid" ] && kill -s KILL -- "-$pid" 2>/dev/null; do sleep 0.02; done
+    while found='' && databases; do sleep 0.02; done
     rm -f /run/campaign-load.pid
     ;;
 esac
 "#;
 
 impl Arena {
-    /// Makes a lab with the module `files`, paired. `bin`: the directory every host sees as /opt/sk/bin.
-    pub fn make(bin: &Path, rfs: &str) -> Result<Self> {
+    /// Makes a lab with the module `files`, paired. `bin`: the directory every host sees as /opt/sk/bin. `database`: whether there may be work
+    /// for PostgreSQL.
+    pub fn make(bin: &Path, rfs: &str, database: bool) -> Result<Self> {
         let mirror = Mirror::configured("campaign", "files", rfs)?;
         let notes = bin.join("notes");
         std::fs::create_dir_all(&notes)?;
@@ -99,17 +113,27 @@ impl Arena {
                  sk-module config -m files --id 1";
             mirror.lab.sh(node, edit)?;
         }
-        mirror.start_pair().inspect_err(|_| mirror.diagnose())?;
-        Ok(Self { mirror, notes, work })
+        let arena = Self { mirror, notes, work };
+        if database {
+            arena.install_database()?;
+        }
+        arena.mirror.start_pair().inspect_err(|_| arena.mirror.diagnose())?;
+        Ok(arena)
     }
 
-    /// A path of a node's disk, beneath every mount.
-    fn disk(&self, node: &str, path: &str) -> Result<PathBuf> {
-        let state = std::env::var_os("SK_LAB_STATE").map_or_else(|| PathBuf::from("/run/sk-lab"), PathBuf::from);
-        let state = state.join(self.mirror.lab.name());
-        let room = std::fs::read_to_string(state.join("room")).context("the lab has no room")?;
-        let room = room.split_whitespace().next().context("the room has no pid")?;
-        Ok(PathBuf::from(format!("/proc/{room}/root{}/mnt/{node}{path}", state.display())))
+    /// Puts an empty data base on the first primary, while its directory is a plain one.
+    fn install_database(&self) -> Result<()> {
+        let template = self.work.join("template");
+        if !template.exists() {
+            postgres::make(&template)?;
+        }
+        let target = self.mirror.disk("node1", "/srv/data")?;
+        let mut copy = std::process::Command::new("cp");
+        copy.arg("-a").arg(&template).arg(target.join(postgres::DIRECTORY));
+        lab::checked(copy, &["cp"])?;
+        let mut sync = std::process::Command::new("sync");
+        sync.arg("--file-system").arg(&target);
+        lab::checked(sync, &["sync"]).map(drop)
     }
 
     fn application(&self, node: &str, verb: &str) -> Result<()> {
@@ -123,13 +147,13 @@ impl Arena {
     }
 
     /// Runs a trial. An error says that the trial itself could not be carried out.
-    pub fn trial(&self, seed: u64, plan: &[Step]) -> Result<Outcome> {
-        let mut random = Random::new(seed);
+    pub fn trial(&self, seed: u64, work: Work, plan: &[Step]) -> Result<Outcome> {
         let (primary, _) = self.mirror.any_pair()?;
         self.stop_load()?;
-        self.mirror.lab.sh(primary, "find /srv/data -mindepth 1 -delete")?;
+        let old = format!("find /srv/data -mindepth 1 -maxdepth 1 ! -name {} -exec rm -rf {{}} +", postgres::DIRECTORY);
+        self.mirror.lab.sh(primary, &old)?;
         for node in NODES {
-            let salvage = self.disk(node, "/var/lib/sk/modules/files/salvage")?;
+            let salvage = self.mirror.disk(node, "/var/lib/sk/modules/files/salvage")?;
             if salvage.exists() {
                 std::fs::remove_dir_all(&salvage)?;
             }
@@ -137,11 +161,12 @@ impl Arena {
         for entry in std::fs::read_dir(&self.notes)? {
             std::fs::remove_file(entry?.path())?;
         }
-        std::fs::write(self.notes.join("seed"), random.draw().to_string())?;
-        std::fs::write(self.notes.join("options"), if random.chance(30) { "--sqlite" } else { "" })?;
+        std::fs::write(self.notes.join("seed"), Random::new(seed).draw().to_string())?;
+        let name = work.to_possible_value().context("a work without a name")?;
+        std::fs::write(self.notes.join("work"), name.get_name())?;
         let log_lengths: Vec<usize> = NODES.iter().map(|node| self.mirror.log(node).len()).collect();
         self.application(primary, "start")?;
-        self.acknowledged(300)?;
+        self.works(work, 300)?;
 
         let mut attack = Attack::new(self);
         for step in plan {
@@ -151,7 +176,7 @@ impl Arena {
         let mut outcome = Outcome { done: attack.done.clone(), ..Outcome::default() };
         let began = Instant::now();
         let pair = self.recover(&mut outcome);
-        outcome.recovery_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        outcome.recovery_ms = milliseconds(began);
         let mut split = Split { isolated: attack.isolated.clone(), losers: BTreeSet::new() };
         let primary = match pair {
             Ok(primary) => primary,
@@ -162,7 +187,7 @@ impl Arena {
             }
         };
         // The pair serves: whoever works on it gets further.
-        if let Err(error) = self.acknowledged(50) {
+        if let Err(error) = self.works(work, 50) {
             outcome.stuck = Some(format!("the application does not get on: {error:#}"));
             return Ok(outcome);
         }
@@ -177,7 +202,8 @@ impl Arena {
                 split.losers.insert((*node).to_owned());
             }
         }
-        let (one, two) = (self.disk("node1", "/srv/data")?, self.disk("node2", "/srv/data")?);
+        let began = Instant::now();
+        let (one, two) = (self.mirror.disk("node1", "/srv/data")?, self.mirror.disk("node2", "/srv/data")?);
         let compared = wait::until("equal replicas", QUIET, || {
             let found = walk(&one).and_then(|one| Ok(differences(&one, &walk(&two)?, 20)));
             match found {
@@ -189,13 +215,14 @@ impl Arena {
         if let Err(error) = compared {
             outcome.diverged = format!("{error:#}").lines().map(str::to_owned).collect();
         }
-        let salvages = NODES.iter().map(|node| self.disk(node, "/var/lib/sk/modules/files/salvage"));
+        let salvages = NODES.iter().map(|node| self.mirror.disk(node, "/var/lib/sk/modules/files/salvage"));
         let evidence = Evidence {
-            tree: self.disk(primary, "/srv/data")?,
+            tree: self.mirror.disk(primary, "/srv/data")?,
             salvages: salvages.collect::<Result<_>>()?,
             work: self.work.clone(),
         };
         outcome.verdict = judge(&notes::lives(&self.notes)?, &split, &evidence)?;
+        outcome.judging_ms = milliseconds(began);
         Ok(outcome)
     }
 
@@ -208,15 +235,22 @@ impl Arena {
         Ok(())
     }
 
-    /// Waits for acknowledgements beyond the present ones.
-    fn acknowledged(&self, more: u64) -> Result<()> {
+    /// Waits until everything gets on.
+    fn works(&self, work: Work, more: u64) -> Result<()> {
+        self.acknowledged("", more)?;
+        if work == Work::Postgres { self.acknowledged("p/", more / 5) } else { Ok(()) }
+    }
+
+    /// Waits for acknowledgements beyond the present ones, of things whose keys begin so.
+    fn acknowledged(&self, prefix: &str, more: u64) -> Result<()> {
+        let counts = |note: &notes::Note| note.kind == notes::Kind::Done && note.key.starts_with(prefix);
         let count = || -> u64 {
             let lives = notes::lives(&self.notes).unwrap_or_default();
-            let done = |life: &notes::Life| life.notes.iter().filter(|n| n.kind == notes::Kind::Done).count();
+            let done = |life: &notes::Life| life.notes.iter().filter(|note| counts(note)).count();
             lives.iter().map(done).sum::<usize>() as u64
         };
         let wanted = count() + more;
-        wait::until(&format!("{more} acknowledgements"), SOON, || {
+        wait::until(&format!("{more} acknowledgements {prefix}"), SOON, || {
             let now = count();
             if now >= wanted { Ok(()) } else { Err(format!("{} missing", wanted - now)) }
         })
@@ -282,9 +316,9 @@ impl Arena {
             let target = into.join(node);
             std::fs::create_dir_all(&target)?;
             let sources = [
-                self.disk(node, "/var/lib/sk/modules/files").ok(),
+                self.mirror.disk(node, "/var/lib/sk/modules/files").ok(),
                 self.mirror.lab.path(node, "/run/sk/files"),
-                self.disk(node, "/var/lib/sk/boot.log").ok(),
+                self.mirror.disk(node, "/var/lib/sk/boot.log").ok(),
                 self.mirror.lab.path(node, "/tmp/load.out"),
             ];
             for source in sources.into_iter().flatten() {
@@ -293,7 +327,7 @@ impl Arena {
                 // Sockets cannot be copied; everything else was.
                 let _ = lab::checked(command, &["cp"]);
             }
-            if let Ok(tree) = self.disk(node, "/srv/data") {
+            if let Ok(tree) = self.mirror.disk(node, "/srv/data") {
                 let mut command = std::process::Command::new("cp");
                 command.args(["-a", "--sparse=always"]).arg(tree).arg(target.join("tree"));
                 let _ = lab::checked(command, &["cp"]);
@@ -303,6 +337,10 @@ impl Arena {
         command.arg("-r").arg(&self.notes).arg(into);
         lab::checked(command, &["cp"]).map(drop)
     }
+}
+
+fn milliseconds(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
 fn ready(state: &State, name: &str) -> bool {
