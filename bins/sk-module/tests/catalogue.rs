@@ -101,9 +101,6 @@ const RESOURCES: [&str; 38] = [
     "connections.{address}",
 ];
 
-/// Words of the catalogue that are not there; each must stand on the page of differences.
-const ABSENT: [&str; 0] = [];
-
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
@@ -150,16 +147,6 @@ fn every_resource_has_its_name() {
     };
     let missing: Vec<&str> = RESOURCES.into_iter().filter(|name| !made(name)).collect();
     assert!(missing.is_empty(), "nobody assigns {missing:#?}");
-}
-
-#[test]
-fn what_is_not_there_is_on_the_page_of_differences() {
-    let page = fs::read_to_string(root().join("docs/differences.md")).unwrap();
-    let text = source(&["lib/automaton/src", "bins/sk-module/src"]);
-    for word in ABSENT {
-        assert!(page.contains(word), "docs/differences.md does not say that {word} is not there");
-        assert!(!text.contains(&format!("\"{word}")), "{word} is there: take it off the list");
-    }
 }
 
 #[test]

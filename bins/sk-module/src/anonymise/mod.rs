@@ -33,7 +33,7 @@ pub(crate) fn anonymise(snapshot: &Path, target: &Path) -> Result<u8, Failure> {
         if let Some(host) = name.strip_prefix("snapshot_").and_then(|n| n.split('/').next()).and_then(host_of) {
             names.learn_name(host).map_err(patterns)?;
         }
-        if name.ends_with(".xml") {
+        if Path::new(name).extension().is_some_and(|e| e == "xml") {
             names.learn(text).map_err(patterns)?;
         }
     }

@@ -43,7 +43,9 @@ impl Anonymiser {
             return Ok(());
         }
         let word = self.word("node", name);
-        self.names.push((Regex::new(&format!(r"\b{}\b", regex::escape(name)))?, word));
+        // A low line separates names, too.
+        let pattern = format!(r"(?P<a>^|[^0-9A-Za-z]){}(?P<b>[^0-9A-Za-z]|$)", regex::escape(name));
+        self.names.push((Regex::new(&pattern)?, word));
         self.names.sort_by_key(|(regex, _)| std::cmp::Reverse(regex.as_str().len()));
         Ok(())
     }
@@ -60,7 +62,11 @@ impl Anonymiser {
         let text = v6.replace_all(&text, |c: &Captures| self.address(&c[0])).into_owned();
         let mut text = v4.replace_all(&text, |c: &Captures| self.address(&c[0])).into_owned();
         for (regex, word) in &self.names {
-            text = regex.replace_all(&text, word.as_str()).into_owned();
+            let stands_for = |c: &Captures| format!("{}{word}{}", &c["a"], &c["b"]);
+            // Twice: two of them may share what separates them.
+            for _ in 0..2 {
+                text = regex.replace_all(&text, stands_for).into_owned();
+            }
         }
         text
     }
@@ -103,6 +109,7 @@ mod tests {
         let mut names = taught();
         for (text, expected) in [
             ("db-paris is PRIM, db is SECOND, database stays", "node-1 is PRIM, node-2 is SECOND, database stays"),
+            ("db db db_log db2", "node-2 node-2 node-2_log db2"),
             ("10.1.2.3:5600 and 10.1.2.4, 10.1.2.3 again", "address-1:5600 and address-2, address-1 again"),
             ("fe80::1ff:fe23:4567:890a%eth0", "address-3%eth0"),
             ("link/ether 52:54:00:AB:cd:ef brd ff:ff:ff:ff:ff:ff", "link/ether mac-1 brd mac-2"),

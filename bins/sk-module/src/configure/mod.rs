@@ -237,6 +237,14 @@ fn hand_over(roots: &Roots, module: &str, new: &Instance, build: &str) -> Result
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
     loop {
         match client::ask(roots, module, &request) {
+            Ok(Some(reply)) if reply["busy"] == serde_json::json!(true) => {
+                if std::time::Instant::now() >= deadline {
+                    return Err(Failure::new(exit::TIMEOUT, format!("module {module} is busy: nothing was applied"))
+                        .hint("wait for the end of what it does (sk-module log), then apply it again"));
+                }
+                std::thread::sleep(std::time::Duration::from_millis(50));
+                continue;
+            }
             Ok(Some(reply)) => {
                 let lines = reply["touched"].as_array().into_iter().flatten();
                 return Ok(lines.filter_map(|l| l.as_str().map(str::to_owned)).collect());

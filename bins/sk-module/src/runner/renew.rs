@@ -24,7 +24,12 @@ impl Runner {
         let state = self.core.state();
         let stopped = state.name == StateName::Stop;
         let readiness = format!("{:?}", state.readiness);
-        if self.ending || self.core.is_busy() || !configure::may_change(state.name.as_str(), &readiness) {
+        let may_change = !self.ending && configure::may_change(state.name.as_str(), &readiness);
+        if may_change && self.core.is_busy() {
+            // A script of the change before, say: it passes.
+            return json!({"ok": true, "busy": true}).to_string();
+        }
+        if !may_change {
             return refuse(
                 &format!("module {} is in {state}: the new configuration cannot be deployed", self.instance.module),
                 "apply it in STOP; or, where only dynamic attributes differ, in ALONE Ready, UP Ready or WAIT NotReady",

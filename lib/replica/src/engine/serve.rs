@@ -485,8 +485,9 @@ impl Link for Walk<'_> {
     }
 
     fn finish(&self) -> Result<(), Gone> {
-        // Before the end marker: the other node tells them with it.
-        if let Some(resync) = self.core.flow().resync.clone() {
+        // Before the end marker: the other node tells them with it. The flow is free meanwhile: who sends takes it under the outlet's lock.
+        let resync = self.core.flow().resync.clone();
+        if let Some(resync) = resync {
             self.core.outlet.remark(&Control::Ping, &figures(&resync).told());
         }
         self.core.pair(self.link).then_some(()).ok_or(Gone)
