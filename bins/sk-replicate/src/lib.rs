@@ -64,9 +64,16 @@ ties both together. Of files that did not change since the mark and have the sam
 read: that is vouched for by whoever made the copy.\n\
 The policy holds for one synchronisation, and is kept while the module is stopped.";
 
+/// A build that can break the rules of data safety says so: what installs programs looks at it.
+const VERSION: &str = if cfg!(feature = "mutations") {
+    concat!(env!("CARGO_PKG_VERSION"), " (mutations)")
+} else {
+    env!("CARGO_PKG_VERSION")
+};
+
 /// Replicates the directories of a module to the other node, synchronously.
 #[derive(Parser)]
-#[command(name = "sk-replicate", version, about, after_help = EXIT_CODES)]
+#[command(name = "sk-replicate", version = VERSION, about, after_help = EXIT_CODES)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -319,5 +326,10 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         super::command().debug_assert();
+    }
+
+    #[test]
+    fn rules_can_be_broken_by_no_build_that_does_not_ask_for_it() {
+        assert_eq!(super::VERSION, env!("CARGO_PKG_VERSION"), "the feature \"mutations\" is on");
     }
 }

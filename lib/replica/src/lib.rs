@@ -6,6 +6,7 @@ pub mod change_map;
 pub mod engine;
 pub mod front;
 pub mod fuse;
+pub mod mutation;
 pub mod op;
 pub mod policy;
 pub mod recorder;

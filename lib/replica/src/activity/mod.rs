@@ -22,6 +22,7 @@ pub use recover::{Header, Recovered};
 pub use tracker::{State, Touch, Tracker};
 
 use crate::change_map::{DirtySet, MAX_ENTRIES};
+use crate::mutation;
 use crate::op::{Kind, Op, RelPath, Time};
 use crate::stream::message::StreamId;
 use journal::Journal;
@@ -147,7 +148,7 @@ impl Activity {
     /// Before a change: what a crash may leave of it is recorded when this returns.
     pub fn about_to(&self, touch: &Touch<'_>) -> io::Result<()> {
         let mut inner = self.lock();
-        if inner.mode == Mode::Off {
+        if inner.mode == Mode::Off || mutation::forgets_touch(touch) {
             return Ok(());
         }
         let needed = inner.note(touch)?;
@@ -203,7 +204,7 @@ impl Activity {
     pub fn follow(&self, op: &Op, payload: usize) -> io::Result<()> {
         {
             let mut inner = self.lock();
-            if inner.mode == Mode::Off {
+            if inner.mode == Mode::Off || mutation::forgets(op) {
                 return Ok(());
             }
             touches_of(op, payload, &mut |touch| inner.note(touch).map(drop))?;

@@ -3,6 +3,7 @@
 use crate::activity::{Header, Worth};
 use crate::change_map::{ChangeMap, DirtySet};
 use crate::engine::choose::Covered;
+use crate::mutation;
 use crate::op::Op;
 use crate::resync::localise;
 use crate::stream::message::StreamId;
@@ -42,6 +43,9 @@ impl Changes {
     }
 
     pub fn record(&mut self, op: &Op, payload: usize) {
+        if mutation::forgets(op) {
+            return;
+        }
         self.map.record(op, payload);
     }
 

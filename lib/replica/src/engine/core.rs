@@ -29,6 +29,7 @@ use super::lease::Lease;
 use super::report::{Peer, Report, Reporter, Role, Snapshot};
 use super::spec::{Failure, Spec};
 use crate::activity::{Activity, Worth};
+use crate::mutation;
 use crate::op::Op;
 use crate::policy::Policy;
 use crate::recorder::{Front, Position};
@@ -549,6 +550,7 @@ impl Core {
 
     /// A connection is gone. Freezes in paired service.
     pub fn lost(&self, link: u64, reason: &str, left: bool) {
+        let mut early = BTreeMap::new();
         let resync = {
             let mut flow = self.flow();
             // `break_stream` and `exclude` clear the link themselves, and then it is still for us to tell. Another link, or
@@ -561,7 +563,11 @@ impl Core {
             flow.stalled = None;
             flow.latency.forget();
             if flow.paired {
-                self.gate.close();
+                if mutation::ignores_loss() {
+                    early = std::mem::take(&mut flow.waiting);
+                } else {
+                    self.gate.close();
+                }
                 flow.peer = if left { Peer::Left } else { Peer::Lost };
             } else {
                 flow.peer = if left { Peer::Left } else { Peer::Absent };
@@ -569,6 +575,7 @@ impl Core {
             }
             flow.resync.take()
         };
+        self.answer(early.into_iter().flat_map(|(n, replies): (_, Vec<_>)| replies.into_iter().map(move |r| (n, r))));
         if let Some(resync) = resync {
             resync.cancel();
         }

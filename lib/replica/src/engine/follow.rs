@@ -18,6 +18,7 @@ use super::spec::{Asynchronous, Failure, Spec};
 use crate::activity::Activity;
 use crate::apply::{Applied, Applier, Options};
 use crate::change_map::DirtySet;
+use crate::mutation;
 use crate::op::Op;
 use crate::policy::{Policy, Side};
 use crate::recorder::Position;
@@ -610,6 +611,9 @@ impl Session {
     }
 
     fn change(&mut self, n: Position, op: &Op, payload: &[u8]) -> Result<(), LineError> {
+        if mutation::skips(n, op) {
+            return Ok(());
+        }
         match self.applier.apply(op, payload) {
             Ok(Applied::Answer(answer)) => self.shared.acker.send(&Control::Answer, &answer),
             Ok(_) => {}

@@ -36,6 +36,7 @@ use self::spec::{Failure, Order, PeerMode, Spec};
 use crate::activity::{Activity, Recovered};
 use crate::change_map::DirtySet;
 use crate::front::{self, FrontSession, FrontSpec, Keeper, Unmount, kept_prefixes};
+use crate::mutation;
 use crate::recorder::Front;
 use crate::store::{PlaceFile, Store};
 use crate::stream::message::{Place, StreamId};
@@ -119,6 +120,9 @@ impl Engine {
         let server = Arc::new(Server::new(core.clone(), keys, excludes));
         let engine = Self { core, server, keeper, kept, recovered: Some(recovered), state: State::Idle };
         engine.threads()?;
+        if let Some(rule) = mutation::announced() {
+            engine.core.note(format!("this program breaks rule {rule} on purpose: never let it near data"));
+        }
         engine.core.publish();
         Ok(engine)
     }

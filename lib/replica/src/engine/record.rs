@@ -3,6 +3,7 @@
 use super::core::{Core, Reply};
 use super::spec::Synchronous;
 use crate::activity::Touch;
+use crate::mutation;
 use crate::op::Op;
 use crate::recorder::{Admission, Position, Recorder, Round};
 use crate::stream::frame;
@@ -98,7 +99,7 @@ impl Recorder for Core {
     fn when_acknowledged(&self, position: Position, reply: Reply) {
         {
             let mut flow = self.flow();
-            if flow.paired && flow.done < position {
+            if flow.paired && flow.done < position && !mutation::answers_early(flow.link.is_some()) {
                 if self.abandoned.load(SeqCst) {
                     // Dropped unanswered: the application is told that its change may be lost.
                     return;

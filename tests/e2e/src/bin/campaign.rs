@@ -1,16 +1,17 @@
 //! Trials of the data path under random faults. Started by scripts/campaign, which makes the directory of binaries.
 
-use anyhow::{Context, Result};
-use clap::{Parser, Subcommand};
+use anyhow::{Context, Result, ensure};
+use clap::{Parser, Subcommand, ValueEnum as _};
 use e2e::campaign::load::Work;
-use e2e::campaign::plan::{Kind, plan};
+use e2e::campaign::plan::{Kind, NODES, plan};
 use e2e::campaign::random::{Random, trial_seed};
+use e2e::campaign::selftest::{Mutation, found};
 use e2e::campaign::trial::{Arena, Outcome};
 use e2e::mirror::Mirror;
 use e2e::overload::{MEMORY, overload};
 use serde_json::json;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 #[derive(Parser)]
@@ -21,15 +22,37 @@ struct Cli {
 }
 
 const AFTER: &str = "\
-Exit codes: 0 nothing lost, diverged, stuck or declared dead; 1 something was, or a trial could not be carried out; 100 wrong usage
+Exit codes: 0 nothing lost, diverged, stuck or declared dead, or all that was broken on purpose was noticed; 1 otherwise, or a trial could
+not be carried out; 100 wrong usage
 Example: scripts/campaign crash --trials 20 --seed 7 --only poweroff --only cut";
 
 #[derive(Subcommand)]
 enum Verb {
     /// Random workloads, random faults, then recovery and an independent check; the last line is one JSON object
     Crash(Crash),
+    /// Break one rule of data safety on purpose, and see whether that is noticed; prints one JSON object
+    Selftest(Selftest),
     /// Busy processors, forks, memory and lossy networks: nobody may be declared dead; the last line is one JSON object
     Load(Load),
+}
+
+#[derive(clap::Args)]
+struct Selftest {
+    /// The rule that the programs break, for they read the same variable
+    #[arg(long, value_enum, env = "SK_MUTATE")]
+    mutation: Mutation,
+    /// Trials in which it must be noticed; without a broken rule, trials in which nothing may be found
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..))]
+    trials: u64,
+    /// Chooses the times of the faults
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Where failures leave their logs
+    #[arg(long, default_value = "/var/tmp/sk-campaign")]
+    logs: PathBuf,
+    /// Private directory of binaries, which the hosts see as /opt/sk/bin
+    #[arg(long, env = "SK_BIN_DIR")]
+    bin: PathBuf,
 }
 
 #[derive(clap::Args)]
@@ -107,6 +130,7 @@ fn main() -> ExitCode {
     let crash = match cli.verb {
         Verb::Crash(crash) => crash,
         Verb::Load(load) => return overloaded(&load),
+        Verb::Selftest(test) => return tested(&test),
     };
     let mut sum = Sum::default();
     let result = run(&crash, &mut sum);
@@ -141,6 +165,51 @@ fn overloaded(load: &Load) -> ExitCode {
             ExitCode::from(1)
         }
     }
+}
+
+fn tested(test: &Selftest) -> ExitCode {
+    selftest(test).unwrap_or_else(|error| {
+        eprintln!("campaign: {error:#}");
+        ExitCode::from(1)
+    })
+}
+
+fn selftest(test: &Selftest) -> Result<ExitCode> {
+    let name = test.mutation.to_possible_value().context("a mutation without a name")?.get_name().to_owned();
+    let said = Command::new(test.bin.join("sk-replicate")).arg("--version").output().context("run sk-replicate")?;
+    ensure!(
+        String::from_utf8_lossy(&said.stdout).contains("mutations"),
+        "{}: this sk-replicate breaks no rules",
+        test.bin.display()
+    );
+    let mut caught = None;
+    for trial in 0..test.trials {
+        let began = Instant::now();
+        let arena = Arena::make(&test.bin, r#"async="second""#, false).context("make the hosts")?;
+        for node in NODES {
+            let asked =
+                format!("tr '\\0' '\\n' </proc/$(pgrep -o -f 'sk-replicate run')/environ | grep -x SK_MUTATE={name}");
+            arena.mirror.lab.sh(node, &asked).with_context(|| format!("{node} does not know the mutation"))?;
+        }
+        let seed = trial_seed(test.seed, trial);
+        let steps = test.mutation.plan(trial, &mut Random::new(seed));
+        let outcome = arena.trial(seed, Work::Files, &steps).context("the trial could not be carried out")?;
+        let by = found(&outcome);
+        eprintln!("{name}, trial {trial}: {:.1} s, {}", began.elapsed().as_secs_f32(), by.unwrap_or("nothing found"));
+        for line in describe(&outcome).iter().take(8) {
+            eprintln!("  {line}");
+        }
+        if by.is_some() && test.mutation == Mutation::None {
+            keep(&arena, &test.logs.join(format!("selftest-{trial}")), &Ok(outcome), &serde_json::to_string(&steps)?)?;
+        }
+        if let Some(by) = by {
+            caught = Some((by, trial));
+            break;
+        }
+    }
+    let (by, trial) = caught.unzip();
+    println!("{}", json!({"mutation": name, "caught": caught.is_some(), "by": by, "trial": trial}));
+    Ok(ExitCode::from(u8::from(caught.is_some() == (test.mutation == Mutation::None))))
 }
 
 fn run(crash: &Crash, sum: &mut Sum) -> Result<()> {

@@ -7,4 +7,5 @@ pub mod notes;
 pub mod plan;
 pub mod postgres;
 pub mod random;
+pub mod selftest;
 pub mod trial;
