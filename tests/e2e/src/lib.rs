@@ -1,6 +1,7 @@
 //! Helpers of the end-to-end scenarios: real binaries, on the test hosts of `scripts/lab`.
 
 pub mod campaign;
+pub mod churn;
 pub mod dialogue;
 pub mod farm;
 pub mod gauge;

@@ -15,7 +15,7 @@ use std::os::fd::AsRawFd;
 
 /// A goodbye that the heartbeat does not confirm is taken as said after this time.
 const BYE_MS: u64 = 1_000;
-/// Deaths of the replication engine within [`DEATHS_WINDOW_MS`] after which replication counts as failed for good.
+/// Early deaths of the replication engine within [`DEATHS_WINDOW_MS`] after which replication counts as failed for good.
 const DEATHS_MAX: usize = 8;
 const DEATHS_WINDOW_MS: u64 = 30_000;
 
@@ -448,7 +448,7 @@ impl Runner {
         }
     }
 
-    /// Counts a death of the engine; too many in a short time are a fault that a restart does not mend.
+    /// Counts an early death of the engine; too many in a short time are a fault that a restart does not mend.
     pub(super) fn replica_died(&mut self, how: &str) {
         let now = monotonic_ms();
         let link = &mut self.links.replica;
@@ -459,7 +459,7 @@ impl Runner {
         if link.deaths.len() > DEATHS_MAX && !link.faulty {
             link.faulty = true;
             let reason = format!(
-                "the replication engine died {DEATHS_MAX} times in {} s, the last time with {how}",
+                "the replication engine died {DEATHS_MAX} times in {} s, each time soon after its start, the last time with {how}",
                 DEATHS_WINDOW_MS / 1000
             );
             self.tell(Event::ReplicaFault { reason });

@@ -15,6 +15,9 @@ const FIRST_DELAY_MS: u64 = 50;
 const LONGEST_DELAY_MS: u64 = 5_000;
 /// A child that lived this long starts again without back-off.
 const LONG_LIFE_MS: u64 = 10_000;
+/// The same for the replication engine, for whose return applications wait: it had continued its predecessor's work, so it can live, and
+/// what killed it is not what it found there.
+const ENGINE_LIFE_MS: u64 = 500;
 /// Longest line taken from a child.
 const LINE_MAX: u64 = 64 * 1024;
 
@@ -41,6 +44,8 @@ struct Slot {
     delay_ms: u64,
     retry_at: Option<u64>,
     restarts: u32,
+    /// The last child lived long enough to show that it can.
+    lived: bool,
 }
 
 pub(super) struct Children {
@@ -201,13 +206,20 @@ impl Children {
         if !slot.wanted {
             return Some(false);
         }
-        if now.saturating_sub(child.begun_ms) > LONG_LIFE_MS {
+        let long = if kind == Kind::Replicate { ENGINE_LIFE_MS } else { LONG_LIFE_MS };
+        slot.lived = now.saturating_sub(child.begun_ms) > long;
+        if slot.lived {
             slot.delay_ms = FIRST_DELAY_MS;
         }
         slot.restarts += 1;
         slot.retry_at = Some(now + slot.delay_ms);
         slot.delay_ms = (slot.delay_ms.max(FIRST_DELAY_MS) * 2).min(LONGEST_DELAY_MS);
         Some(true)
+    }
+
+    /// Whether the child that ended last lived long enough to show that it can.
+    pub fn had_lived(&self, kind: Kind) -> bool {
+        self.slots.get(&kind).is_some_and(|slot| slot.lived)
     }
 
     pub fn kill(&self, kind: Kind) {

@@ -85,6 +85,14 @@ enum Verb {
         #[arg(long, default_value_t = 0)]
         pause_us: u64,
     },
+    /// Make, rename, link and remove files until standard input ends; print one JSON object, or the first thing that went wrong
+    Churn {
+        /// Directory to make and to work in
+        directory: PathBuf,
+        /// Chooses the steps
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
     /// Check a file of records; print one JSON object: number of records, whether they are complete and in order
     CheckRecords {
         /// File to check
@@ -163,6 +171,7 @@ fn main() -> ExitCode {
         }
         Verb::Listed { client, request, end } => listed(&client, &request, &end),
         Verb::Records { file, durable, pause_us } => records(&file, durable, Duration::from_micros(pause_us)),
+        Verb::Churn { directory, seed } => churn(&directory, seed),
         Verb::CheckRecords { file } => check_records(&file),
     };
     done.unwrap_or_else(|error| {
@@ -290,6 +299,18 @@ fn listed(client: &Through, request: &str, end: &str) -> Result<ExitCode> {
             "first_lost": lost.iter().take(10).collect::<Vec<_>>()})
     );
     Ok(ExitCode::from(u8::from(!lost.is_empty() || twice > 0)))
+}
+
+fn churn(directory: &Path, seed: u64) -> Result<ExitCode> {
+    let stop = AtomicBool::new(false);
+    let done = std::thread::scope(|scope| -> Result<e2e::churn::Churned> {
+        let storm = scope.spawn(|| e2e::churn::churn(directory, seed, &stop));
+        wait_for_end_of_input()?;
+        stop.store(true, Ordering::Relaxed);
+        storm.join().map_err(|_| anyhow::anyhow!("the storm panicked"))?
+    })?;
+    println!("{}", serde_json::to_string(&done)?);
+    Ok(ExitCode::SUCCESS)
 }
 
 fn record(number: u64) -> String {
