@@ -170,7 +170,7 @@ fn counted(
     let at_least = excuse.map_or(done.value, |from| last_done(notes, from).map_or(0, |note| note.value));
     if found < at_least {
         verdict.lost.push(format!("{key}: {at_least} acknowledged, {found} found, {after} bytes after them"));
-    } else if after >= RECORD {
+    } else if after > RECORD || (after == RECORD && !in_flight(notes, found)) {
         verdict.lost.push(format!("{key}: {after} bytes of something else after {found} records"));
     } else if found < done.value {
         let kept = evidence.salvages.iter().flat_map(|salvage| files_named(salvage, name));
@@ -181,6 +181,13 @@ fn counted(
         }
     }
     Ok(())
+}
+
+/// Whether the record after these was begun and never acknowledged. Where its node lost its power and serves again, the file may have its length
+/// without its content, as on any local disk.
+fn in_flight(notes: &[&Note], found: u64) -> bool {
+    let next = |kind: Kind| notes.iter().any(|note| note.kind == kind && note.value == found + 1);
+    next(Kind::Intent) && !next(Kind::Done)
 }
 
 fn named_file(key: &str, path: &str, notes: &[&Note], excuse: Option<u64>, evidence: &Evidence, verdict: &mut Verdict) {
@@ -307,4 +314,22 @@ fn database(directory: &Path, name: &str, work: &Path) -> Result<BTreeMap<String
         }
     }
     Ok(present)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn note(kind: Kind, value: u64) -> Note {
+        Note { kind, at: value, key: "r/a".into(), value, words: String::new() }
+    }
+
+    #[test]
+    fn what_follows_the_records_may_be_the_one_that_was_never_acknowledged() {
+        let all = [note(Kind::Intent, 1), note(Kind::Done, 1), note(Kind::Intent, 2)];
+        let notes: Vec<&Note> = all.iter().collect();
+        assert!(in_flight(&notes, 1));
+        assert!(!in_flight(&notes, 0), "it was acknowledged");
+        assert!(!in_flight(&notes, 2), "it was never begun");
+    }
 }

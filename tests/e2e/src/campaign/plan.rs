@@ -113,9 +113,19 @@ fn episode(random: &mut Random, kind: Kind, isolation: bool, at: u64, steps: &mu
             }
         }
         Kind::Poweroff => {
-            push(at, Act::Poweroff(node));
+            // In half of them the cable is dead a moment earlier: what was acknowledged in between without the peer is nowhere else.
+            let off = if random.chance(50) {
+                let off = at + random.range(50, 1000);
+                push(at, Act::Cut { from: node, net: "repl", one_way: false });
+                push(off, Act::Poweroff(node));
+                push(off, Act::Heal);
+                off
+            } else {
+                push(at, Act::Poweroff(node));
+                at
+            };
             if undone {
-                push(at + hold, Act::Boot(node));
+                push(off + hold, Act::Boot(node));
             }
         }
         Kind::Kill => {
