@@ -22,7 +22,7 @@ impl Anonymiser {
         Ok(Self {
             mail: Regex::new(r"\b[\w.+-]+@[\w-]+(?:\.[\w-]+)+\b")?,
             mac: Regex::new(r"\b(?:[0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}\b")?,
-            v6: Regex::new(r"(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}")?,
+            v6: Regex::new(r"(?:[0-9A-Fa-f]{0,4}:){2,7}(?:\d{1,3}(?:\.\d{1,3}){3}|[0-9A-Fa-f]{0,4})")?,
             v4: Regex::new(r"\b\d{1,3}\.\d{1,3}\.\d{1,3}\.\d{1,3}\b")?,
             node: Regex::new(r#"(?s)<node\b[^>]*?\bname\s*=\s*["']([^"']+)["']"#)?,
             names: Vec::new(),
@@ -111,7 +111,8 @@ mod tests {
             ("db-paris is PRIM, db is SECOND, database stays", "node-1 is PRIM, node-2 is SECOND, database stays"),
             ("db db db_log db2", "node-2 node-2 node-2_log db2"),
             ("10.1.2.3:5600 and 10.1.2.4, 10.1.2.3 again", "address-1:5600 and address-2, address-1 again"),
-            ("fe80::1ff:fe23:4567:890a%eth0", "address-3%eth0"),
+            ("[::ffff:10.1.2.3]:80", "[address-3]:80"),
+            ("fe80::1ff:fe23:4567:890a%eth0", "address-4%eth0"),
             ("link/ether 52:54:00:AB:cd:ef brd ff:ff:ff:ff:ff:ff", "link/ether mac-1 brd mac-2"),
             ("52:54:00:ab:cd:ef", "mac-1"),
             ("to ops@example.com", "to mail-1"),
