@@ -11,6 +11,7 @@ mod verify;
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use sys::roots::Roots;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -289,6 +290,21 @@ pub fn main() -> ExitCode {
             ExitCode::from(e.code)
         }
     }
+}
+
+/// Does something; what `changes` anything belongs into the log of commands.
+fn logged(
+    roots: &Roots,
+    module: &str,
+    changes: bool,
+    act: impl FnOnce() -> Result<(), Trouble>,
+) -> Result<(), Trouble> {
+    let logged = changes.then(|| sys::commands::Command::start_own(roots, "sk-replicate", module));
+    let result = act();
+    if let Some(logged) = logged {
+        logged.end(result.as_ref().map_or_else(|trouble| trouble.code, |()| 0));
+    }
+    result
 }
 
 /// A sentence and an exit code.

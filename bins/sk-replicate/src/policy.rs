@@ -1,7 +1,7 @@
 //! How the secondary is synchronised next: shown, and changed by the operator.
 
-use crate::show::module_name;
-use crate::{PolicyCommand, Trouble};
+use crate::show::{live, module_name};
+use crate::{PolicyCommand, Trouble, logged};
 use replica::engine::state_dir;
 use replica::policy::{self, Policy, Side};
 use serde_json::Value;
@@ -14,12 +14,7 @@ pub fn policy(module: &str, command: &PolicyCommand) -> Result<(), Trouble> {
     module_name(module)?;
     let roots = Roots::from_environment();
     let changes = !matches!(command, PolicyCommand::Show(_));
-    let logged = changes.then(|| sys::commands::Command::start_own(&roots, "sk-replicate", module));
-    let result = act(&roots, module, command);
-    if let Some(logged) = logged {
-        logged.end(result.as_ref().map_or_else(|trouble| trouble.code, |()| 0));
-    }
-    result
+    logged(&roots, module, changes, || act(&roots, module, command))
 }
 
 fn act(roots: &Roots, module: &str, command: &PolicyCommand) -> Result<(), Trouble> {
@@ -58,9 +53,7 @@ fn act(roots: &Roots, module: &str, command: &PolicyCommand) -> Result<(), Troub
 
 /// Whether this node serves the module now.
 fn serves(roots: &Roots, module: &str) -> bool {
-    let state = std::fs::read(roots.module_run(module).join("state.json")).ok();
-    let state: Option<Value> = state.and_then(|bytes| serde_json::from_slice(&bytes).ok());
-    state.is_some_and(|s| s.pointer("/replica/role").and_then(Value::as_str) == Some("primary"))
+    live(roots, module).get("role").and_then(Value::as_str) == Some("primary")
 }
 
 fn print(directory: &Path, module: &str, as_json: bool) -> Result<(), Trouble> {

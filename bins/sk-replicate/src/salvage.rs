@@ -1,7 +1,7 @@
 //! What was put aside before a resynchronisation replaced it: listed, brought back, removed.
 
-use crate::show::module_name;
-use crate::{Prune, Restore, SalvageCommand, Trouble};
+use crate::show::{live, module_name};
+use crate::{Prune, Restore, SalvageCommand, Trouble, logged};
 use replica::salvage::{self, Listed, RestoreError};
 use serde_json::{Value, json};
 use std::io::Write as _;
@@ -18,12 +18,7 @@ pub fn salvage(module: &str, command: &SalvageCommand) -> Result<(), Trouble> {
         SalvageCommand::Restore(_) => true,
         SalvageCommand::Prune(order) => order.yes,
     };
-    let logged = changes.then(|| sys::commands::Command::start_own(&roots, "sk-replicate", module));
-    let result = act(&roots, module, command);
-    if let Some(logged) = logged {
-        logged.end(result.as_ref().map_or_else(|trouble| trouble.code, |()| 0));
-    }
-    result
+    logged(&roots, module, changes, || act(&roots, module, command))
 }
 
 fn act(roots: &Roots, module: &str, command: &SalvageCommand) -> Result<(), Trouble> {
@@ -48,9 +43,7 @@ fn act(roots: &Roots, module: &str, command: &SalvageCommand) -> Result<(), Trou
 }
 
 fn is_resynchronising(roots: &Roots, module: &str) -> bool {
-    let state = std::fs::read(roots.module_run(module).join("state.json")).ok();
-    let state: Option<Value> = state.and_then(|bytes| serde_json::from_slice(&bytes).ok());
-    state.is_some_and(|s| s.pointer("/replica/resync").is_some_and(Value::is_object))
+    live(roots, module).get("resync").is_some_and(Value::is_object)
 }
 
 fn cannot_read(directory: &Path) -> impl FnOnce(std::io::Error) -> Trouble {

@@ -28,6 +28,13 @@ fn remembered(roots: &Roots, module: &str) -> Result<Remembered, Trouble> {
     store::read(&directory).map_err(|e| Trouble::new(2, e))
 }
 
+/// What the runner says of the replica now; null when the module does not run.
+pub fn live(roots: &Roots, module: &str) -> Value {
+    let state = std::fs::read(roots.module_run(module).join("state.json")).ok();
+    let mut state: Value = state.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or(Value::Null);
+    state.get_mut("replica").map_or(Value::Null, Value::take)
+}
+
 fn word(value: impl serde::Serialize) -> String {
     serde_json::to_value(value).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
 }
@@ -36,10 +43,7 @@ fn word(value: impl serde::Serialize) -> String {
 pub fn status(module: &str, as_json: bool) -> Result<(), Trouble> {
     let roots = Roots::from_environment();
     let known = remembered(&roots, module)?;
-    // Absent when the module does not run.
-    let state = std::fs::read(roots.module_run(module).join("state.json")).ok();
-    let state: Value = state.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or(Value::Null);
-    let live = state.get("replica").cloned().unwrap_or(Value::Null);
+    let live = live(&roots, module);
     let position = live.get("position").and_then(Value::as_u64).unwrap_or(known.position);
     let epoch = known.lineage.head().map(|id| id.to_string());
     let mut out = std::io::stdout().lock();

@@ -2,7 +2,7 @@
 
 use crate::inquiry::{self, Meter, Question};
 use crate::show::module_name;
-use crate::{Trouble, Verify};
+use crate::{Trouble, Verify, logged};
 use replica::verify::{Difference, Summary, What};
 use serde_json::Value;
 use std::io::Write as _;
@@ -13,12 +13,7 @@ use sys::roots::Roots;
 pub fn verify(order: &Verify) -> Result<(), Trouble> {
     module_name(&order.module)?;
     let roots = Roots::from_environment();
-    let logged = order.repair.then(|| sys::commands::Command::start_own(&roots, "sk-replicate", &order.module));
-    let result = compare(&roots, order);
-    if let Some(logged) = logged {
-        logged.end(result.as_ref().map_or_else(|trouble| trouble.code, |()| 0));
-    }
-    result
+    logged(&roots, &order.module, order.repair, || compare(&roots, order))
 }
 
 fn compare(roots: &Roots, order: &Verify) -> Result<(), Trouble> {

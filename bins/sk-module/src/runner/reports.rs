@@ -383,9 +383,9 @@ impl Runner {
         }
         if kind == Kind::Replicate {
             self.replica_is_gone();
-        }
-        if kind == Kind::Replicate && !self.children.had_lived(kind) {
-            self.replica_died(how);
+            if !self.children.had_lived(kind) {
+                self.replica_died(how);
+            }
         }
     }
 

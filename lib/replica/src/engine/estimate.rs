@@ -1,6 +1,5 @@
 //! What would the next secondary have to receive? Read from the change map; nothing is asked of the other node.
 
-use super::core::lock;
 use super::report::{Peer, Role};
 use super::spec::Failure;
 use super::verify::Verifier;
@@ -128,8 +127,7 @@ impl Verifier {
                 flow.changes.dirty()
             }
         };
-        let roots = lock(&server.roots).iter().map(OwnedFd::try_clone).collect::<Result<Vec<_>, _>>();
-        let roots = roots.map_err(|e| Failure::new(format!("descriptors: {e}"), "raise the limit of open files"))?;
+        let roots = server.root_descriptors()?;
         let mut count =
             Count { roots: &roots, seen: HashSet::new(), estimate: Estimate::default(), looked_at: 0, progress };
         count.changes(&set)?;

@@ -3,8 +3,10 @@
 use super::choose::{Choice, Local, choose};
 use super::core::{Core, lock, random};
 use super::keys::StreamKeys;
+use super::place::duplicate;
 use super::policy::wall_s;
 use super::report::{Peer, Report, Role};
+use super::spec::Failure;
 use crate::op::Op;
 use crate::resync::{self, Gone, Link, Resync, ResyncError};
 use crate::stream::frame::{self, Body, Decoder};
@@ -396,6 +398,11 @@ impl Server {
             core.activity.close_window();
             core.note(format!("a replicated directory cannot be made durable: {e}"));
         }
+    }
+
+    /// Duplicates, so that nobody waits for the lock as long as for the disk.
+    pub fn root_descriptors(&self) -> Result<Vec<OwnedFd>, Failure> {
+        duplicate(&lock(&self.roots))
     }
 
     /// Nobody is let in while the guard is held.

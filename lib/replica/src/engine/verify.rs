@@ -1,7 +1,8 @@
 //! A comparison of both replicas over the present stream: may it begin, and when must it end?
 
 use super::Engine;
-use super::core::{Core, lock, random};
+use super::core::{Core, random};
+use super::place::duplicate;
 use super::repair::Differences;
 use super::report::{Peer, Role};
 use super::serve::{Fronts, Server};
@@ -11,7 +12,6 @@ use crate::resync::ask::Ask;
 use crate::resync::{Gone, Progress};
 use crate::stream::frame;
 use crate::verify::{Config, Difference, Link, Question, Summary, Verify};
-use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -46,10 +46,8 @@ impl Verifier {
         progress: &mut dyn FnMut(Summary) -> bool,
     ) -> Result<Summary, Failure> {
         let core = &self.server.core;
-        let roots = lock(&self.server.roots).iter().map(OwnedFd::try_clone).collect::<Result<Vec<_>, _>>();
-        let roots = roots.map_err(|e| Failure::new(format!("descriptors: {e}"), "raise the limit of open files"))?;
-        let own = roots.iter().map(OwnedFd::try_clone).collect::<Result<Vec<_>, _>>();
-        let own = own.map_err(|e| Failure::new(format!("descriptors: {e}"), "raise the limit of open files"))?;
+        let roots = self.server.root_descriptors()?;
+        let own = duplicate(&roots)?;
         let fronts = core.fronts.read().unwrap_or_else(PoisonError::into_inner).clone();
         let number = random()? as u64;
         let excludes = self.server.excludes.clone();
