@@ -1,7 +1,7 @@
 //! Hosts that know each other (one `cluster.xml`, one key), on which modules are configured as an administrator would.
 
 use crate::{Module, Spec};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use e2e::lab::Lab;
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -84,6 +84,14 @@ impl Cluster {
         }
         std::fs::remove_dir_all(&own)?;
         Ok(Module::new(self, spec))
+    }
+
+    /// A command that must end with this exit code; what it said on stderr.
+    pub fn fails(&self, node: &str, command: &[&str], code: i32) -> Result<String> {
+        let output = self.lab.try_exec(node, command)?;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        ensure!(output.status.code() == Some(code), "{command:?}: {} instead of {code}: {said}", output.status);
+        Ok(said)
     }
 
     /// Nodes `node1`….

@@ -52,10 +52,7 @@ impl<'a> Module<'a> {
     /// A verb of sk-module that must fail with an exit code; what it said on stderr.
     pub fn refused(&self, node: &str, verb: &[&str], code: i32) -> Result<String> {
         let (first, rest) = verb.split_first().context("no verb")?;
-        let output = self.cluster.lab.try_exec(node, &[&["sk-module", *first, "-m", &self.name], rest].concat())?;
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        ensure!(output.status.code() == Some(code), "{verb:?}: {} instead of {code}: {said}", output.status);
-        Ok(said)
+        self.cluster.fails(node, &[&["sk-module", *first, "-m", &self.name], rest].concat(), code)
     }
 
     /// The same verb on every node of the module.

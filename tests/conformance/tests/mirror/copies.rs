@@ -16,14 +16,6 @@ fn spoil(cluster: &Cluster, module: &Module<'_>, node: &str, file: &str, text: &
     write(cluster, module, node, file, text)
 }
 
-/// A command that must end with this exit code; what it said.
-fn fails(cluster: &Cluster, node: &str, command: &[&str], code: i32) -> Result<String> {
-    let output = cluster.lab.try_exec(node, command)?;
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    ensure!(output.status.code() == Some(code), "{command:?}: {} instead of {code}: {said}", output.status);
-    Ok(said)
-}
-
 #[test]
 #[ignore = "needs root and a lab: scripts/test conformance"]
 fn secondforce_copies_what_changed_since_a_date_and_verify_repairs_what_was_wrong() -> Result<()> {
@@ -42,7 +34,7 @@ fn secondforce_copies_what_changed_since_a_date_and_verify_repairs_what_was_wron
         ensure!(told.starts_with("directories ") && told.contains("files       "), "{told}");
         ensure!(!told.contains("files       0"), "{told}");
         for bad in ["yesterday", "9999-01-01"] {
-            let said = fails(cluster, "node2", &["safekit", "secondforce", "-d", bad, "-m", "mir"], 100)?;
+            let said = cluster.fails("node2", &["safekit", "secondforce", "-d", bad, "-m", "mir"], 100)?;
             ensure!(said.contains(bad), "{said}");
         }
         cluster.lab.exec("node2", &["safekit", "secondforce", "-d", &date, "-m", "mir"])?;
@@ -50,7 +42,7 @@ fn secondforce_copies_what_changed_since_a_date_and_verify_repairs_what_was_wron
         module.logged("node2", "Reintegration mode: since", 1)?;
         ensure!(read(cluster, &module, "node2", "new").as_deref() == Some("after"));
         ensure!(read(cluster, &module, "node2", "old").as_deref() == Some("wrong"), "it was not vouched for");
-        let said = fails(cluster, "node1", &["sk-replicate", "verify", "-m", "mir"], 1)?;
+        let said = cluster.fails("node1", &["sk-replicate", "verify", "-m", "mir"], 1)?;
         ensure!(said.contains("--repair"), "{said}");
         let said = cluster.lab.exec("node1", &["sk-replicate", "verify", "-m", "mir", "--repair"])?;
         ensure!(said.contains("repaired"), "{said}");
@@ -106,7 +98,8 @@ fn an_external_synchronisation_needs_the_mark_of_the_primary_and_is_used_once() 
         module.pair("node1", "node2")?;
         module.logged("node2", "Reintegration mode: full", 1)?;
         ensure!(read(cluster, &module, "node2", "old").as_deref() == Some("right"));
-        let said = fails(cluster, "node1", &["safekit", "rfssync", "external", "prim", "no blanks", "-m", "mir"], 100)?;
+        let said =
+            cluster.fails("node1", &["safekit", "rfssync", "external", "prim", "no blanks", "-m", "mir"], 100)?;
         ensure!(said.contains("no blanks"), "{said}");
         module.replays()
     })
