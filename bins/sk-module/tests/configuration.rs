@@ -273,9 +273,9 @@ fn an_application_sees_its_virtual_host_name() {
 
 fn build_library(node: &Node) {
     let target = node.root.join("target");
-    let mut cargo = Command::new(env!("CARGO"));
+    let mut cargo = programs::cargo();
     cargo.args(["build", "--quiet", "--locked", "-p", "vhost", "--target-dir"]).arg(&target);
-    assert!(cargo.current_dir(env!("CARGO_MANIFEST_DIR")).status().unwrap().success());
+    assert!(cargo.status().unwrap().success());
     let place = node.root.join("safe/private/lib");
     fs::create_dir_all(&place).unwrap();
     fs::copy(target.join("debug/libvhost.so"), place.join("libvhost.so")).unwrap();

@@ -128,6 +128,25 @@ fn forcestop_ends_a_hanging_start_script() {
 }
 
 #[test]
+fn who_was_told_that_it_stopped_does_not_read_that_it_serves() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut one = Node::new(directory.path(), "node1", 18_115, "", "", "");
+    one.configure();
+    one.run();
+    let published = || {
+        let text = fs::read(one.root.join("run/m/state.json")).unwrap();
+        let value: serde_json::Value = serde_json::from_slice(&text).unwrap();
+        value["state"].as_str().unwrap().to_owned()
+    };
+    for _ in 0..5 {
+        one.ok(&["prim", "--wait"]);
+        assert_eq!(published(), "ALONE");
+        one.ok(&["stop", "--wait"]);
+        assert_eq!(published(), "STOP");
+    }
+}
+
+#[test]
 fn errd_restarts_the_application_and_maxloop_ends_it() {
     let directory = tempfile::tempdir().unwrap();
     let marker = format!("sk-loop-{}", std::process::id());

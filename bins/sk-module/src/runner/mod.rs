@@ -57,6 +57,8 @@ pub(crate) struct Runner {
     /// SIGTERM: leave once in STOP.
     ending: bool,
     changed: bool,
+    /// The state is another one since the last snapshot.
+    state_changed: bool,
     figures_at: u64,
     /// `state` as it should read, when it could not be written.
     unwritten: Option<String>,
@@ -100,6 +102,7 @@ pub(crate) fn run(roots: &Roots, module: &str, ready_fd: Option<i32>, boot: bool
         begin_at: None,
         ending: false,
         changed: true,
+        state_changed: false,
         figures_at: 0,
         unwritten: None,
         run_full: false,
@@ -302,6 +305,10 @@ impl Runner {
             }
             self.changed = true;
         }
+        // Before anybody is answered: who was told that the module has stopped must not read that it serves.
+        if self.state_changed {
+            self.publish_snapshot(true);
+        }
     }
 
     /// What `errd` and `failover` were switched to by command outlives the runner.
@@ -371,13 +378,13 @@ impl Runner {
         next.map_or(Duration::from_mins(1), |at| Duration::from_millis(at.saturating_sub(now).max(1)))
     }
 
-    /// Makes the snapshot for watchers and `/run/sk/AM/state.json`. Figures alone are shown a few times a second at most.
+    /// Makes the snapshot for watchers and `/run/sk/AM/state.json`. What is not a change of state is shown a few times a second at most.
     fn publish_snapshot(&mut self, now_please: bool) {
         let now = monotonic_ms();
         if !self.changed || !now_please && now < self.figures_at + FIGURES_EVERY_MS {
             return;
         }
-        self.changed = false;
+        (self.changed, self.state_changed) = (false, false);
         self.figures_at = now;
         let snapshot = self.snapshot().to_string();
         let state = self.unwritten.take();

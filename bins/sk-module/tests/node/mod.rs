@@ -8,27 +8,13 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::Once;
 use std::time::{Duration, Instant};
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// The runner starts `sk-heartbeat` and `sk-errd` from the directory it is in itself.
 fn build_children() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        // The same profile as this test's own: its directory is named after it.
-        let directory = Path::new(env!("CARGO_BIN_EXE_sk-module")).parent().unwrap();
-        let profile = match directory.file_name().unwrap().to_str().unwrap() {
-            "debug" => "dev",
-            other => other,
-        };
-        let mut cargo = Command::new(env!("CARGO"));
-        // All of them: a part would be built with other features of what they share.
-        cargo.args(["build", "--quiet", "--profile", profile, "--workspace", "--bins"]);
-        cargo.arg("--target-dir").arg(directory.parent().unwrap()).current_dir(env!("CARGO_MANIFEST_DIR"));
-        assert!(cargo.status().expect("cargo").success());
-    });
+    programs::build(env!("CARGO_BIN_EXE_sk-module"));
 }
 
 pub fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
