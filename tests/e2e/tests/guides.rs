@@ -34,3 +34,9 @@ fn the_tutorial_the_drill_and_the_split_brain() -> Result<()> {
 fn the_farm_guide() -> Result<()> {
     guides("farmguide", 3, &["farm.md"])
 }
+
+#[test]
+#[ignore = "needs root and a lab: scripts/test, or cargo nextest run -p e2e --run-ignored all"]
+fn the_migration_from_keepalived() -> Result<()> {
+    guides("keepalived", 2, &["migrating-from-keepalived.md"])
+}
