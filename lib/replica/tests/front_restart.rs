@@ -12,21 +12,30 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use front_support::{Random, scratch, tree, try_follow};
 use replica::activity::Touch;
 use replica::front::{FrontSession, FrontSpec, Keeper, Unmount};
 use replica::op::Op;
-use replica::recorder::{Admission, Position, Recorder, Round};
+use replica::recorder::{Admission, Front, Position, Recorder, Round};
 use sys::store::{Store, StoreClient};
 
-/// Appends operations to a file, in one write each: what was recorded survives a kill.
-struct Log(Mutex<(fs::File, Position)>);
+/// Appends operations to a file, in one write each: what was recorded survives a kill. Files of a directory say what else happens.
+struct Log(Mutex<(fs::File, Position)>, PathBuf);
+
+/// No change may begin.
+const CLOSED: &str = "closed";
+/// The worker dies when a rename was applied and is not recorded yet.
+const DIE: &str = "die";
+/// Parked requests are tried again; the worker takes the file away.
+const RESUME: &str = "resume";
+/// How many requests are parked; the worker writes it.
+const PARKED: &str = "parked";
 
 impl Recorder for Log {
     fn enter(&self, _bytes: usize) -> Admission {
-        Admission::Go(Round(0))
+        if self.1.join(CLOSED).exists() { Admission::Park } else { Admission::Go(Round(0)) }
     }
 
     fn leave(&self, _round: Round) {}
@@ -36,6 +45,9 @@ impl Recorder for Log {
     }
 
     fn record(&self, op: &Op, payload: &[u8]) -> Position {
+        if matches!(op, Op::Rename { .. }) && self.1.join(DIE).exists() {
+            std::process::abort();
+        }
         let mut frame = serde_json::to_vec(op).unwrap();
         frame.extend_from_slice(format!("\n{}\n", payload.len()).as_bytes());
         frame.extend_from_slice(payload);
@@ -100,17 +112,28 @@ fn worker() {
     let (client, kept) = StoreClient::connect(unsafe { OwnedFd::from_raw_fd(number) }).unwrap();
     let log = PathBuf::from(std::env::var("FRONT_TEST_LOG").unwrap());
     repair(&log);
+    let orders = log.with_file_name("orders");
     let log = fs::OpenOptions::new().create(true).append(true).open(log).unwrap();
     let front = FrontSession::start(FrontSpec {
         dir_index: 0,
         path: PathBuf::from(path),
         excludes: None,
-        recorder: Arc::new(Log(Mutex::new((log, 0)))),
+        recorder: Arc::new(Log(Mutex::new((log, 0)), orders.clone())),
         keeper: Some(Arc::new(Client(client))),
         kept,
         threads: 0,
     })
     .unwrap();
+    let served = front.clone();
+    std::thread::spawn(move || {
+        loop {
+            fs::write(orders.join(PARKED), served.parked().to_string()).unwrap();
+            if fs::remove_file(orders.join(RESUME)).is_ok() {
+                served.resume();
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    });
     println!("serving");
     io::stdin().read_to_end(&mut Vec::new()).unwrap();
     front.unmount(Unmount::Orderly).unwrap();
@@ -130,6 +153,7 @@ impl Served {
         let base = dir.path().canonicalize().unwrap();
         let (path, log) = (base.join("data"), base.join("log"));
         fs::create_dir(&path).unwrap();
+        fs::create_dir(base.join("orders")).unwrap();
         let mut served = Self { store: Store::new(), path, log, child: None, _dir: dir };
         served.begin();
         served
@@ -158,6 +182,14 @@ impl Served {
             seen.push(byte[0]);
         }
         self.child = Some(child);
+    }
+
+    fn order(&self, name: &str) -> PathBuf {
+        self.log.with_file_name("orders").join(name)
+    }
+
+    fn parked(&self) -> usize {
+        fs::read_to_string(self.order(PARKED)).ok().and_then(|text| text.parse().ok()).unwrap_or(0)
     }
 
     fn kill(&mut self) {
@@ -338,6 +370,61 @@ fn open_files_and_directories_survive() {
     let wanted = tree(&served.path, false);
     served.end();
     assert_eq!(tree(served.mirror().path(), false), wanted);
+}
+
+/// A write that came later must not be recorded under the name that a rename gave, before that rename is.
+#[test]
+fn a_change_waits_for_one_that_was_applied_and_not_recorded() {
+    let mut served = Served::new();
+    let (old, new) = (served.path.join("old"), served.path.join("new"));
+    fs::create_dir(&old).unwrap();
+    fs::write(old.join("file"), b"before").unwrap();
+    // The kernel itself holds back writes to what is renamed, but not to what is beneath.
+    let file = fs::OpenOptions::new().write(true).open(old.join("file")).unwrap();
+    fs::write(served.order(DIE), b"").unwrap();
+    let renaming = std::thread::spawn({
+        let (old, new) = (old.clone(), new.clone());
+        move || fs::rename(old, new)
+    });
+    // It dies by itself.
+    assert!(!served.child.take().unwrap().wait().unwrap().success());
+    fs::remove_file(served.order(DIE)).unwrap();
+    fs::write(served.order(CLOSED), b"").unwrap();
+    served.begin();
+    front_support::wait_for("the rename to be parked", || served.parked() == 1);
+    fs::remove_file(served.order(CLOSED)).unwrap();
+    // Changes may begin again; the parked one is not tried yet.
+    let writing = std::thread::spawn(move || file.write_all_at(b"AFTER", 0));
+    front_support::wait_for("the write to be tried", || served.parked() == 2 || writing.is_finished());
+    fs::write(served.order(RESUME), b"").unwrap();
+    renaming.join().unwrap().unwrap();
+    writing.join().unwrap().unwrap();
+    assert_eq!(fs::read(new.join("file")).unwrap(), b"AFTERe");
+    let wanted = tree(&served.path, false);
+    served.end();
+    assert_eq!(tree(served.mirror().path(), false), wanted, "what the operations make");
+}
+
+#[test]
+fn a_program_is_started_while_nobody_serves() {
+    let mut served = Served::new();
+    // The first file of this mount: none was ever closed.
+    let file = fs::File::create(served.path.join("f")).unwrap();
+    served.kill();
+    // Its copy of the file's descriptor is closed when it becomes the program.
+    let starting = std::thread::spawn(|| Command::new("true").status());
+    let limit = Instant::now() + Duration::from_secs(20);
+    while !starting.is_finished() {
+        if Instant::now() > limit {
+            replica::front::clear_stale(&served.path).unwrap();
+            panic!("a program cannot be started");
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    assert!(starting.join().unwrap().unwrap().success());
+    drop(file);
+    served.begin();
+    served.end();
 }
 
 #[test]

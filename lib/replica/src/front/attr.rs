@@ -57,7 +57,7 @@ impl Core {
             return Ok(self.changed(position, attributes(&stat)));
         }
         let _inode = self.inode(ino);
-        self.change(0, || {
+        self.change(request, 0, || {
             let path = self.recorded_path(ino)?;
             let fd = self.reference(ino)?;
             let before = rustix::fs::fstat(&fd)?;
@@ -165,7 +165,7 @@ impl Core {
             return Ok(self.changed(position, Body::new()));
         }
         let _inode = self.inode(ino);
-        self.change(value.len(), || {
+        self.change(request, value.len(), || {
             let path = self.recorded_path(ino)?;
             let fd = self.reference(ino)?;
             let before = rustix::fs::fstat(&fd)?;

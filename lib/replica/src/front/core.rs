@@ -200,7 +200,10 @@ impl Core {
         match self.target(ino)? {
             Target::Itself(fd) if ino == self.root_ino => rustix::fs::openat(&fd, ".", flags, Mode::empty()),
             Target::Itself(fd) => rustix::fs::open(proc_path(&fd), flags, Mode::empty()),
-            Target::At(parent, name) => rustix::fs::openat(&parent, &*name, flags | OFlags::NOFOLLOW, Mode::empty()),
+            Target::At(parent, name) => {
+                let fd = rustix::fs::openat(&parent, &*name, flags | OFlags::NOFOLLOW, Mode::empty())?;
+                if rustix::fs::fstat(&fd)?.st_ino == ino { Ok(fd) } else { Err(Errno::STALE) }
+            }
         }
     }
 
@@ -258,7 +261,10 @@ impl Core {
     }
 
     /// Runs a change if changes may go on now, with the locks it needs held by the caller.
-    pub fn change(&self, bytes: usize, step: impl FnOnce() -> Done) -> Done {
+    pub fn change(&self, request: &Request, bytes: usize, step: impl FnOnce() -> Done) -> Done {
+        if request.must_wait() {
+            return Ok(Outcome::Park);
+        }
         match self.recorder.enter(bytes) {
             Admission::Park => Ok(Outcome::Park),
             Admission::Refuse => Err(Errno::IO),

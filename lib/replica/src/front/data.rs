@@ -8,7 +8,7 @@ use rustix::io::Errno;
 
 use super::core::{Core, Done, Earlier, mtime};
 use super::handles::Handle;
-use crate::fuse::abi::{Body, FOPEN_KEEP_CACHE, MAX_WRITE, OPEN_KILL_SUIDGID, WRITE_KILL_SUIDGID};
+use crate::fuse::abi::{Body, MAX_WRITE, OPEN_FILE, OPEN_KILL_SUIDGID, WRITE_KILL_SUIDGID};
 use crate::fuse::session::{Outcome, Request, Session};
 use crate::op::{Op, RelPath};
 
@@ -34,7 +34,7 @@ impl Core {
         let fd = self.open(ino, access | OFlags::NONBLOCK)?;
         if open_flags & OPEN_KILL_SUIDGID != 0 {
             let _inode = self.inode(ino);
-            if let Outcome::Park = self.change(0, || {
+            if let Outcome::Park = self.change(request, 0, || {
                 self.drop_privileges(&fd, ino, self.recorded_path(ino)?)?;
                 Ok(Outcome::Silent)
             })? {
@@ -43,7 +43,7 @@ impl Core {
         }
         self.nodes().opened(ino);
         let mut body = Body::new();
-        body.open_out(self.handles.insert(ino, fd), FOPEN_KEEP_CACHE);
+        body.open_out(self.handles.insert(ino, fd), OPEN_FILE);
         Ok(Outcome::Reply(body))
     }
 
@@ -124,7 +124,7 @@ impl Core {
             return Ok(self.changed(position, written(data.len())));
         }
         let _inode = self.inode(ino);
-        self.change(data.len(), || {
+        self.change(request, data.len(), || {
             let path = self.recorded_path(ino)?;
             let end = offset.saturating_add(data.len() as u64);
             self.content_changes(&handle.fd, ino, path.as_ref(), (offset, end))?;
@@ -163,7 +163,7 @@ impl Core {
             return Ok(self.changed(position, Body::new()));
         }
         let _inode = self.inode(ino);
-        self.change(0, || {
+        self.change(request, 0, || {
             let path = self.recorded_path(ino)?;
             let before = rustix::fs::fstat(&handle.fd)?;
             self.attributes_change(&before, path.as_ref())?;
@@ -229,7 +229,7 @@ impl Core {
             position
         } else {
             let mut position = None;
-            let recorded = self.change(0, || {
+            let recorded = self.change(request, 0, || {
                 let op = op(self.recorded_path(handle.ino)?, handle.ino);
                 position = self.record(request, op.as_ref().map(|op| (op, &[][..])));
                 Ok(Outcome::Silent)

@@ -2,7 +2,8 @@
 //!
 //! A request is noted in its slot before it is applied. One that a former worker noted may have been applied; what is there now tells:
 //! the kernel has held the directories locked since it sent the request, and nobody else uses them. At most one request can be applied
-//! and not recorded, because of the exclusive lock, and a successor tries that one first: the paths of all others are right then.
+//! and not recorded, because of the exclusive lock, and a successor holds all other changes back until that one is recorded: their paths are
+//! right then.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use rustix::io::Errno;
 use super::core::{Core, Done, Earlier, attr, decode_device, mtime};
 use super::spec::Keeper;
 use crate::activity::Touch;
-use crate::fuse::abi::{Body, Call, FOPEN_KEEP_CACHE};
+use crate::fuse::abi::{Body, Call, OPEN_FILE};
 use crate::fuse::session::{Outcome, Request};
 use crate::fuse::slots::Progress;
 use crate::op::{Kind, Op, Owner, RelPath};
@@ -105,7 +106,7 @@ impl Core {
             let body = self.made(&stat, parent, &making, None)?;
             return Ok(self.changed(position, body));
         }
-        let done = self.change(0, || self.make_now(request, parent, &making));
+        let done = self.change(request, 0, || self.make_now(request, parent, &making));
         drop(names);
         done
     }
@@ -170,7 +171,7 @@ impl Core {
                 None => self.open(stat.st_ino, OFlags::RDWR)?,
             };
             self.nodes().opened(stat.st_ino);
-            body.open_out(self.handles.insert(stat.st_ino, fd), FOPEN_KEEP_CACHE);
+            body.open_out(self.handles.insert(stat.st_ino, fd), OPEN_FILE);
         }
         Ok(body)
     }
@@ -221,7 +222,7 @@ impl Core {
         if let Some(Earlier(position)) = Self::already(request) {
             return Ok(self.changed(position, Body::new()));
         }
-        self.change(0, || {
+        self.change(request, 0, || {
             let directory = self.directory(parent)?;
             let path = self.path_of(parent, name)?;
             self.names_change(parent, &path)?;
@@ -273,7 +274,7 @@ impl Core {
         if rename_flags.intersects(!(RenameFlags::NOREPLACE | RenameFlags::EXCHANGE)) {
             return Err(Errno::INVAL);
         }
-        self.change(0, || {
+        self.change(request, 0, || {
             let (old_dir, new_dir) = (self.directory(from)?, self.directory(to)?);
             let (old_path, new_path) = (self.path_of(from, name)?, self.path_of(to, new_name)?);
             let excluded = self.excluded(&old_path);
@@ -365,7 +366,7 @@ impl Core {
             let stat = self.stat(ino)?;
             return Ok(self.changed(position, self.entry(&stat, parent, name)));
         }
-        self.change(0, || {
+        self.change(request, 0, || {
             let directory = self.directory(parent)?;
             let path = self.path_of(parent, name)?;
             let reference = self.reference(ino)?;

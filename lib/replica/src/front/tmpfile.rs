@@ -10,7 +10,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, SeekFrom, Stat};
 use rustix::io::Errno;
 
 use super::core::{Core, Done, atime, attr, mtime, proc_path};
-use crate::fuse::abi::{Body, Call, FOPEN_KEEP_CACHE};
+use crate::fuse::abi::{Body, Call, OPEN_FILE};
 use crate::fuse::session::{Outcome, Request};
 use crate::op::{Kind, Op, Owner, RelPath};
 use crate::recorder::Position;
@@ -27,7 +27,7 @@ impl Core {
         let _names = self.names_shared();
         let parent = self.ino(request.header.nodeid);
         // It is not in the stream, but takes space: not while frozen.
-        self.change(0, || {
+        self.change(request, 0, || {
             let directory = self.directory(parent)?;
             // Whether it may be linked later is decided here.
             let exclusive = OFlags::from_bits_retain(flags) & OFlags::EXCL;
@@ -52,7 +52,7 @@ impl Core {
             }
             let mut body = Body::new();
             body.entry_out(self.nodeid(ino), 0, &attr(&stat));
-            body.open_out(self.handles.insert(ino, fd), FOPEN_KEEP_CACHE);
+            body.open_out(self.handles.insert(ino, fd), OPEN_FILE);
             Ok(Outcome::Reply(body))
         })
     }

@@ -58,6 +58,11 @@ pub mod valid {
 }
 
 pub const FOPEN_KEEP_CACHE: u32 = 1 << 1;
+const FOPEN_NOFLUSH: u32 = 1 << 5;
+/// How files are opened. Nothing is held back until a file is closed, so no close has to be told. Without the flag (kernels before 5.16 do not
+/// know it) the first ones are: a process that becomes another program (exec) while nobody answers stands still, and everybody who looks at
+/// it in /proc with it.
+pub const OPEN_FILE: u32 = FOPEN_KEEP_CACHE | FOPEN_NOFLUSH;
 /// Reply of OPENDIR: the kernel may keep what it reads.
 pub const FOPEN_CACHE_DIR: u32 = 1 << 3;
 pub const OPEN_KILL_SUIDGID: u32 = 1;

@@ -39,6 +39,11 @@ impl Request {
         matches!(self.progress(), Progress::Noted(_))
     }
 
+    /// A former worker perhaps applied another change, which has yet to be recorded: what this one finds on the disk is not what the peer has.
+    pub fn must_wait(&self) -> bool {
+        self.slot.unsettled_before() && !self.perhaps_applied()
+    }
+
     /// Remembers that the change begins and what is there before, for a successor. Only one request at a time may be noted and not done.
     pub fn note(&self, notes: [u64; 2]) {
         self.slot.note(notes);
@@ -200,6 +205,7 @@ impl Session {
 
     fn attempt(self: &Arc<Self>, request: Request, scratch: &mut Vec<u8>) {
         let token = self.parking().resumes;
+        let perhaps_applied = request.perhaps_applied();
         let outcome = match (request.progress(), abi::parse(request.slot.bytes(), self.setxattr_ext())) {
             (Progress::Failed(errno), _) => Outcome::Error(errno),
             (_, Ok((_, Call::Init { major, minor, max_readahead, flags }))) => {
@@ -208,6 +214,10 @@ impl Session {
             (_, Ok((_, call))) => self.handler.handle(self, &request, call, scratch),
             (_, Err(abi::Malformed)) => Outcome::Error(libc::EINVAL),
         };
+        // The others, which have waited for it, are tried again.
+        if perhaps_applied && !matches!(outcome, Outcome::Park) && self.pool.settled() {
+            self.resume();
+        }
         let Request { slot, header, .. } = &request;
         match outcome {
             Outcome::Reply(body) => {

@@ -9,7 +9,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use rustix::fs::MemfdFlags;
@@ -81,6 +81,8 @@ pub struct Pool {
     freed: Condvar,
     /// Slots all of whose pages are mapped in this process, see [`Slot::warm`].
     warm: Vec<AtomicBool>,
+    /// Requests that a former worker noted, and perhaps applied, and that are not recorded yet.
+    unsettled: AtomicUsize,
 }
 
 // SAFETY: the mapping is shared memory accessed through atomics, or through slots that have one owner at a time.
@@ -121,10 +123,11 @@ impl Pool {
         let pool = pool.start(busy.clone())?;
         let mut slots: Vec<Slot> = busy.into_iter().map(|number| Slot { pool: Arc::clone(&pool), number }).collect();
         // One that is noted may have been applied without having been recorded: the others must find it recorded.
-        slots.sort_by_key(|slot| {
-            let noted = matches!(slot.progress(), Progress::Noted(_));
-            (!noted, super::abi::parse_header(slot.bytes()).map_or(0, |h| h.unique))
-        });
+        let noted = |slot: &Slot| matches!(slot.progress(), Progress::Noted(_));
+        let parsed = |slot: &&Slot| super::abi::parse_header(slot.bytes()).is_ok();
+        let unsettled = slots.iter().filter(|slot| noted(slot)).filter(parsed).count();
+        pool.unsettled.store(unsettled, Ordering::Release);
+        slots.sort_by_key(|slot| (!noted(slot), super::abi::parse_header(slot.bytes()).map_or(0, |h| h.unique)));
         Ok((pool, slots))
     }
 
@@ -142,7 +145,7 @@ impl Pool {
         };
         let base = NonNull::new(base.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
         let warm = (0..WARM).map(|_| AtomicBool::new(false)).collect();
-        Ok(Self { memfd, base, free: Mutex::default(), freed: Condvar::new(), warm })
+        Ok(Self { memfd, base, free: Mutex::default(), freed: Condvar::new(), warm, unsettled: AtomicUsize::new(0) })
     }
 
     fn start(self, busy: Vec<u32>) -> io::Result<Arc<Self>> {
@@ -194,6 +197,16 @@ impl Pool {
         self.header().negotiated.store(1 << 63 | u64::from(flags), Ordering::Release);
     }
 
+    /// Whether a change that a former worker perhaps applied is still to be recorded.
+    pub fn unsettled(&self) -> bool {
+        self.unsettled.load(Ordering::Acquire) > 0
+    }
+
+    /// One of these changes is recorded, or found not to be. True: it was the last.
+    pub fn settled(&self) -> bool {
+        self.unsettled.fetch_sub(1, Ordering::AcqRel) == 1
+    }
+
     /// A free slot that can be read into; waits when all are busy.
     pub fn take(self: &Arc<Self>) -> Slot {
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
@@ -242,6 +255,11 @@ impl Slot {
                 unsafe { &*base.add(at).cast::<AtomicU8>() }.fetch_or(0, Ordering::Relaxed);
             }
         }
+    }
+
+    /// Whether a change must wait for one that a former worker perhaps applied, see [`Pool::unsettled`].
+    pub fn unsettled_before(&self) -> bool {
+        self.pool.unsettled()
     }
 
     /// Reads one request into the slot. Ok(0): end of file.
@@ -349,6 +367,7 @@ mod tests {
 
         let (pool, busy) = Pool::adopt(memfd).unwrap();
         assert_eq!((pool.generation(), pool.negotiated()), (2, Some(77)));
+        assert!(pool.unsettled() && pool.settled() && !pool.unsettled(), "one is noted");
         let seen: Vec<_> =
             busy.iter().map(|s| (super::super::abi::parse_header(s.bytes()).unwrap().unique, s.progress())).collect();
         assert_eq!(seen, [(30, Progress::Noted([5, 6])), (10, Progress::Fresh), (20, Progress::Done(99))]);
