@@ -449,6 +449,14 @@ pub fn command() -> clap::Command {
     Cli::command()
 }
 
+/// The arguments in the order that parsers expect, and whose they are: those for other hosts are a command line of `sk-cluster`.
+pub fn understood(arguments: Vec<String>) -> Result<(&'static str, Vec<String>), Failure> {
+    match elsewhere::translate(&arguments) {
+        Some(words) => Ok(("sk-cluster", words?)),
+        None => Ok(("safekit", normalise(arguments))),
+    }
+}
+
 /// Runs with the arguments of the process. Called as `boundcmd` (a link in SAFEBIN) it is that command.
 pub fn main() -> ExitCode {
     complete::answer(command);
@@ -464,11 +472,12 @@ pub fn main() -> ExitCode {
     if std::path::Path::new(&called).file_name().is_some_and(|n| n == "boundcmd") {
         return finish(bound::run(&arguments, &[]));
     }
-    if let Some(words) = elsewhere::translate(&arguments) {
-        return finish(words.and_then(|words| elsewhere::become_cluster(&Roots::from_environment(), &words)));
-    }
-    let typed = std::iter::once("safekit".to_owned()).chain(normalise(arguments));
-    match Cli::try_parse_from(typed) {
+    let words = match understood(arguments) {
+        Ok(("sk-cluster", words)) => return finish(elsewhere::become_cluster(&Roots::from_environment(), &words)),
+        Ok((_, words)) => words,
+        Err(failure) => return finish(Err(failure)),
+    };
+    match Cli::try_parse_from(std::iter::once("safekit".to_owned()).chain(words)) {
         Ok(cli) => finish(run(cli)),
         Err(error) => {
             // Help and version are no errors; nothing can be done when even printing fails.

@@ -22,4 +22,4 @@ mod units;
 mod verbs;
 mod waits;
 
-pub use cli::{command, main};
+pub use cli::{Failure, command, main, understood};

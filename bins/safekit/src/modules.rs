@@ -22,7 +22,7 @@ pub fn run(place: &Place, what: &Modules, put: fn(&str) -> Result<(), Failure>) 
         Modules::Genkey => {
             key(place)?;
             put(
-                "what the nodes say to each other is encrypted with the cluster's key; safekit cluster genkey renews it",
+                "what the nodes say to each other is encrypted with the cluster's key;\nsafekit cluster genkey renews it",
             )?;
             return Ok(0);
         }

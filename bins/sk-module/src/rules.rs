@@ -68,13 +68,21 @@ fn table(reply: &Value, spaced: bool) -> String {
         let mut condition = text(&rule["if"]);
         let waits: Vec<String> = rule["waits_for"].as_array().into_iter().flatten().map(text).collect();
         if !waits.is_empty() {
-            condition.push_str(&format!("  (not evaluated: {} not reported yet)", waits.join(", ")));
+            condition.push_str(&format!(" (not evaluated: {} not reported yet)", waits.join(", ")));
         }
-        out.push_str(&format!(
-            "{:width$}  {truth:7}  {origin:8}  {:11}  {condition}\n",
-            text(&rule["label"]),
-            text(&rule["then"])
-        ));
+        let mut line = format!("{:width$}  {truth:7}  {origin:8}  {:11} ", text(&rule["label"]), text(&rule["then"]));
+        // What does not fit into 80 columns goes on below itself.
+        let indent = line.len();
+        for word in condition.split_whitespace() {
+            let column = line.len() - line.rfind('\n').map_or(0, |at| at + 1);
+            if column > indent && column + 1 + word.len() > 80 {
+                line.push_str(&format!("\n{:indent$}", ""));
+            }
+            line.push(' ');
+            line.push_str(word);
+        }
+        out.push_str(&line);
+        out.push('\n');
     }
     out
 }

@@ -91,15 +91,9 @@ pub(crate) fn logsave(roots: &Roots, module: &str, all: bool, target: &Path) -> 
             Failure::system(target.display(), e)
         }
     };
-    let mut file = std::fs::File::create_new(target).map_err(failed)?;
     let mut text = lines.join("\n");
     text.push('\n');
-    let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
-    if written.is_err() {
-        // Half a log would be taken for a whole one.
-        let _ = std::fs::remove_file(target);
-    }
-    written.map_err(failed)?;
+    sys::files::create_new(target, 0o666, |mut file| file.write_all(text.as_bytes())).map_err(failed)?;
     Ok(0)
 }
 

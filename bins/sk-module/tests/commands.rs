@@ -212,3 +212,34 @@ fn the_runner_reports_a_journal_that_cannot_be_written_and_goes_on() {
     let output = one.sk(&["replay", "-q", journal.to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(2), "inputs are missing, the others are the same: {}", text(&output));
 }
+
+#[test]
+fn an_interrupted_snapshot_leaves_nothing_under_its_name() {
+    use std::os::unix::process::ExitStatusExt as _;
+    let directory = tempfile::tempdir().unwrap();
+    let one = single(directory.path(), PORT + 9, "");
+    let (var, out) = (one.root.join("var/modules/m"), one.root.join("out"));
+    fs::create_dir_all(&out).unwrap();
+    // Enough to pack for a while.
+    let line = "0123456789 abcdefghijklmnopqrstuvwxyz\n".repeat(200_000);
+    for name in ["log", "log.1", "resources.jsonl", "journal.jsonl", "journal.1.jsonl"] {
+        fs::write(var.join(name), &line).unwrap();
+    }
+    let target = out.join("snapshot.tar.gz");
+    let arguments = ["snapshot", target.to_str().unwrap()];
+    let mut child = one.command(&arguments).spawn().unwrap();
+    let descriptors = format!("/proc/{}/fd", child.id());
+    wait_for("a file in the directory of the snapshot", || {
+        let open = fs::read_dir(&descriptors).into_iter().flatten().flatten();
+        open.filter_map(|e| fs::read_link(e.path()).ok()).any(|path| path.starts_with(&out))
+    });
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id() as i32), nix::sys::signal::Signal::SIGINT).unwrap();
+    assert_eq!(child.wait().unwrap().signal(), Some(2));
+    assert!(!target.exists(), "half a snapshot looks like a whole one");
+    one.ok(&arguments);
+    let listed = std::process::Command::new("tar").arg("-tzf").arg(&target).output().unwrap();
+    assert!(listed.status.success() && text(&listed).contains("/m/journal.1.jsonl"), "{listed:?}");
+    // Given again it replaces nothing.
+    let again = one.sk(&arguments);
+    assert_eq!((again.status.code(), text(&again).contains("exists already")), (Some(1), true), "{again:?}");
+}

@@ -21,7 +21,7 @@ Exit codes:
   3    the replicas cannot be compared or repaired (to the end) now: no secondary in sync, stream lost (verify); this node does not
        serve (diff); nothing was removed: --yes is missing, or a resynchronisation runs (salvage prune)
   4    not in the salvage directory (salvage restore)
-  5    a file to be restored exists already (salvage restore)
+  5    another file exists where one is to be restored (salvage restore)
   100  wrong usage
   111  a system call failed
 
@@ -188,7 +188,8 @@ enum SalvageCommand {
     /// Show what was put aside: size, and an identifier that begins with the date (UTC) of the resynchronisation
     #[command(after_help = EXIT_CODES)]
     List(List),
-    /// Copy a file, or everything beneath a directory, to another place; nothing is ever written over an existing file
+    /// Copy a file, or everything beneath a directory, to another place; nothing is ever written over an existing file, and what was
+    /// interrupted goes on when it is given again
     #[command(after_help = EXIT_CODES)]
     Restore(Restore),
     /// Remove what old resynchronisations put aside, for good

@@ -2,7 +2,7 @@
 
 use crate::show::{live, module_name};
 use crate::{Prune, Restore, SalvageCommand, Trouble, logged};
-use replica::salvage::{self, Listed, RestoreError};
+use replica::salvage::{self, Listed, RestoreError, Restored};
 use serde_json::{Value, json};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -94,15 +94,16 @@ fn restore(directory: &Path, order: &Restore) -> Result<(), Trouble> {
     if to.starts_with(directory) {
         return Err(Trouble::new(100, format!("{} is inside the salvage directory; choose another", to.display())));
     }
-    let (files, bytes) = salvage::restore(directory, &order.item, &to).map_err(|e| match e {
+    let Restored { files, bytes, present } = salvage::restore(directory, &order.item, &to).map_err(|e| match e {
         RestoreError::Unknown(_) => Trouble::new(4, format!("{e}; see: sk-replicate salvage -m AM list")),
         RestoreError::Exists(_) => Trouble::new(5, format!("{e}; choose another directory with --to")),
         RestoreError::Io { .. } => Trouble::new(111, e),
     })?;
     if order.json {
-        put(&json!({ "restored": order.item, "to": to.to_string_lossy(), "files": files, "bytes": bytes }).to_string())?;
+        put(&json!({ "restored": order.item, "to": to.to_string_lossy(), "files": files, "bytes": bytes, "present": present }).to_string())?;
     } else {
-        put(&format!("{} restored to {}, {}", count(files), to.display(), size(bytes)))?;
+        let already = if present == 0 { String::new() } else { format!(" ({present} there already)") };
+        put(&format!("{} restored to {}, {}{already}", count(files), to.display(), size(bytes)))?;
     }
     Ok(())
 }

@@ -48,6 +48,46 @@ fn differences(lines: &[Value]) -> Vec<&Value> {
     lines.iter().filter(|l| l["kind"] == "difference").collect()
 }
 
+/// A comparison that takes long, and has begun.
+fn slow(pair: &Pair) -> std::process::Child {
+    let base = pair.a.dir.parent().unwrap().parent().unwrap();
+    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_sk-replicate"))
+        .env("SK_RUN", base.join("a.run"))
+        .args(["verify", "-m", "pair", "--json", "--bandwidth", "500"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    let mut out = std::io::BufReader::new(child.stdout.as_mut().unwrap());
+    std::io::BufRead::read_line(&mut out, &mut line).unwrap();
+    assert!(line.contains("progress"), "{line}");
+    child
+}
+
+fn ended(mut child: std::process::Child) -> std::process::ExitStatus {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status;
+        }
+        assert!(Instant::now() < deadline, "the comparison does not end");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Who asked before is gone: the engine notices at the next thing it says, and compares for the next one.
+fn until_equal(node: &pair::Node) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let (code, lines, words) = node.verify(&["--bandwidth", "0"]);
+        if code == 0 {
+            break;
+        }
+        assert!(code == 3 && words.contains("already") && Instant::now() < deadline, "{code} {lines:?} {words}");
+    }
+}
+
 #[test]
 fn equal_replicas_are_found_equal_while_an_application_writes() {
     if !possible() {
@@ -142,35 +182,8 @@ fn it_ends_when_it_cannot_go_on_and_holds_nobody_up() {
     tree(&pair.a.dir);
     let (code, _, words) = pair.b.verify(&[]);
     assert_eq!((code, words.contains("primary")), (3, true), "{words}");
-    let slow = |pair: &Pair| {
-        let base = pair.a.dir.parent().unwrap().parent().unwrap();
-        std::process::Command::new(env!("CARGO_BIN_EXE_sk-replicate"))
-            .env("SK_RUN", base.join("a.run"))
-            .args(["verify", "-m", "pair", "--json", "--bandwidth", "500"])
-            .stdout(std::process::Stdio::piped())
-            .stderr(std::process::Stdio::piped())
-            .spawn()
-            .unwrap()
-    };
-    let begun = |child: &mut std::process::Child| {
-        let mut line = String::new();
-        let mut out = std::io::BufReader::new(child.stdout.as_mut().unwrap());
-        std::io::BufRead::read_line(&mut out, &mut line).unwrap();
-        assert!(line.contains("progress"), "{line}");
-    };
-    let ended = |mut child: std::process::Child| {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            if let Some(status) = child.try_wait().unwrap() {
-                return status.code();
-            }
-            assert!(Instant::now() < deadline, "the comparison does not end");
-            std::thread::sleep(Duration::from_millis(5));
-        }
-    };
     // The rate is kept (12 MB at 500 KiB/s), and writers are not.
-    let mut child = slow(&pair);
-    begun(&mut child);
+    let child = slow(&pair);
     let writer = Writer::start(&pair.a.dir);
     let start = Instant::now();
     writer.until_more(100);
@@ -180,33 +193,51 @@ fn it_ends_when_it_cannot_go_on_and_holds_nobody_up() {
     // The secondary dies: no comparison, and the stream resumes as if none had been.
     pair.a.forget();
     pair.b.kill_and_restart();
-    assert_eq!(ended(child), Some(3));
+    assert_eq!(ended(child).code(), Some(3));
     pair.b.done(json!({"kind":"secondary"}));
     pair.a.until_replica("thaw", |r| r["peer"] == "in_sync" && r["frozen"] == false);
     // Who asked goes away: the next one is answered.
     let mut child = slow(&pair);
-    begun(&mut child);
     child.kill().unwrap();
     child.wait().unwrap();
     writer.until_more(5);
     writer.finish();
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let (code, lines, words) = pair.a.verify(&["--bandwidth", "0"]);
-        if code == 0 {
-            break;
-        }
-        assert!(code == 3 && words.contains("already") && Instant::now() < deadline, "{code} {lines:?} {words}");
-    }
+    until_equal(&pair.a);
     // A swap in the middle: the role ends in good order.
-    let mut child = slow(&pair);
-    begun(&mut child);
+    let child = slow(&pair);
     pair.a.done(json!({"kind":"demote"}));
-    assert_eq!(ended(child), Some(3));
+    assert_eq!(ended(child).code(), Some(3));
     pair.b.done(json!({"kind":"promote","peer":"paired"}));
     pair.b.until_replica("thaw", |r| r["role"] == "primary" && r["frozen"] == false && r["peer"] == "in_sync");
     let (code, lines, words) = pair.b.verify(&["--bandwidth", "0"]);
     assert_eq!(code, 0, "{lines:?} {words}");
+}
+
+#[test]
+fn one_that_a_person_interrupts_leaves_no_trace() {
+    use std::os::unix::process::ExitStatusExt as _;
+    if !possible() {
+        return;
+    }
+    let (pair, _) = synced();
+    tree(&pair.a.dir);
+    let writer = Writer::start(&pair.a.dir);
+    writer.until_more(5);
+    for _ in 0..2 {
+        pair.a.forget();
+        pair.b.forget();
+        let child = slow(&pair);
+        let pid = nix::unistd::Pid::from_raw(child.id().try_into().unwrap());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+        assert_eq!(ended(child).signal(), Some(2));
+        until_equal(&pair.a);
+        writer.until_more(5);
+        pair.a.until_replica("as before", |r| {
+            r["peer"] == "in_sync" && r["standing"] == "paired" && r["frozen"] == false
+        });
+        assert!(!pair.a.has("stream_lost") && !pair.a.has("fault") && !pair.b.has("fault"));
+    }
+    writer.finish();
 }
 
 #[test]

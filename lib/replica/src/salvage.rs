@@ -6,7 +6,7 @@
 
 mod shelf;
 
-pub use shelf::{Listed, RestoreError, Resyncs, list, prunable, prune, restore};
+pub use shelf::{Listed, RestoreError, Restored, Resyncs, list, prunable, prune, restore};
 
 use crate::op::RelPath;
 use crate::tree::{self, Meta, Place, next_data, read_full};
@@ -135,6 +135,11 @@ impl Salvage {
 fn copy_file(from: impl AsFd, to: &Path) -> io::Result<()> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
     let new: OwnedFd = rustix::fs::open(to, flags, Mode::from_raw_mode(0o600))?;
+    fill_copy(from, new)
+}
+
+/// What [`copy_file`] does, into an empty file.
+fn fill_copy(from: impl AsFd, new: impl AsFd) -> io::Result<()> {
     let stat = rustix::fs::fstat(&from)?;
     if rustix::fs::ioctl_ficlone(&new, &from).is_err() {
         let size = stat.st_size as u64;

@@ -1,8 +1,10 @@
 //! How is a small file replaced so that after any crash it has either its old or its new content?
 
+use rustix::fs::{AtFlags, CWD, linkat};
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -39,6 +41,38 @@ fn replace(path: &Path, content: &[u8], mode: u32, durable: bool) -> io::Result<
         let _ = std::fs::remove_file(&temporary);
     }
     written
+}
+
+/// Makes the new file `path` with the given permission bits; `fill` writes its content. Name and content are on the disk on return; who is
+/// killed before leaves nothing, where the file system has files without names, and never a part under this name. A file that is there
+/// already is an error of kind `AlreadyExists` and stays as it is.
+pub fn create_new(path: &Path, mode: u32, fill: impl FnOnce(&File) -> io::Result<()>) -> io::Result<()> {
+    // Said before the work, too.
+    if path.symlink_metadata().is_ok() {
+        return Err(io::ErrorKind::AlreadyExists.into());
+    }
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).mode(mode);
+    let unnamed = options.clone().custom_flags(libc::O_TMPFILE).open(parent(path));
+    let (file, temporary) = match unnamed {
+        Ok(file) => (file, None),
+        Err(e) if matches!(e.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EISDIR | libc::EINVAL)) => {
+            let name = temporary_name(path)?;
+            (options.create_new(true).custom_flags(libc::O_NOFOLLOW).open(&name)?, Some(name))
+        }
+        Err(e) => return Err(e),
+    };
+    let made = fill(&file).and_then(|()| file.sync_all()).and_then(|()| {
+        let now = temporary.clone().unwrap_or_else(|| format!("/proc/self/fd/{}", file.as_raw_fd()).into());
+        linkat(CWD, &now, CWD, path, AtFlags::SYMLINK_FOLLOW)?;
+        Ok(())
+    });
+    if let Some(name) = &temporary {
+        // The first error is the one to tell.
+        let _ = std::fs::remove_file(name);
+    }
+    made?;
+    sync_directory(parent(path))
 }
 
 /// Makes the names in a directory durable.
@@ -133,6 +167,34 @@ mod tests {
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
         assert_eq!(read_bounded(&path, 2).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+    }
+
+    #[test]
+    fn a_new_file_has_its_name_when_it_is_whole_and_replaces_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("new");
+        let filled = create_new(&path, 0o640, |mut file| {
+            file.write_all(b"half")?;
+            assert!(!path.exists());
+            Err(io::Error::other("no more"))
+        });
+        assert_eq!(
+            (filled.unwrap_err().to_string(), std::fs::read_dir(dir.path()).unwrap().count()),
+            ("no more".into(), 0)
+        );
+        create_new(&path, 0o640, |mut file| file.write_all(b"whole")).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
+        let again = create_new(&path, 0o640, |mut file| file.write_all(b"other"));
+        assert_eq!(again.unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        // Somebody else was faster.
+        let late = dir.path().join("late");
+        let again = create_new(&late, 0o640, |_| std::fs::write(&late, b"first"));
+        assert_eq!(again.unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(
+            (std::fs::read(&path).unwrap(), std::fs::read(&late).unwrap()),
+            (b"whole".to_vec(), b"first".to_vec())
+        );
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
     }
 
     #[test]

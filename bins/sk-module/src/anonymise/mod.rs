@@ -9,7 +9,6 @@ use flate2::write::GzEncoder;
 use names::Anonymiser;
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use tar::{Archive, Builder, Header};
 
@@ -42,7 +41,7 @@ pub(crate) fn anonymise(snapshot: &Path, target: &Path) -> Result<u8, Failure> {
         for (word, original) in names.catalogue() {
             writeln!(file, "{word}\t{original}")?;
         }
-        file.sync_all()
+        Ok(())
     });
     if written.is_err() {
         // Without its catalogue nobody here could read the answer.
@@ -60,7 +59,7 @@ fn host_of(directory: &str) -> Option<&str> {
 }
 
 /// A new file of ours alone, or none.
-fn write(path: &Path, fill: impl FnOnce(File) -> io::Result<()>) -> Result<(), Failure> {
+fn write(path: &Path, fill: impl FnOnce(&File) -> io::Result<()>) -> Result<(), Failure> {
     let failed = |e: io::Error| {
         if e.kind() == io::ErrorKind::AlreadyExists {
             Failure::new(exit::REFUSED, format!("{} exists already", path.display())).hint("name a new file")
@@ -68,12 +67,7 @@ fn write(path: &Path, fill: impl FnOnce(File) -> io::Result<()>) -> Result<(), F
             Failure::system(path.display(), e)
         }
     };
-    let file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
-    let filled = fill(file);
-    if filled.is_err() {
-        let _ = std::fs::remove_file(path);
-    }
-    filled.map_err(failed)
+    sys::files::create_new(path, 0o600, fill).map_err(failed)
 }
 
 /// Names and texts of the plain files in a snapshot.
@@ -102,7 +96,7 @@ fn read(file: File) -> io::Result<Vec<(String, String)>> {
     Ok(entries)
 }
 
-fn pack(file: File, entries: &[(String, String)], names: &mut Anonymiser) -> io::Result<()> {
+fn pack(file: &File, entries: &[(String, String)], names: &mut Anonymiser) -> io::Result<()> {
     let mut builder = Builder::new(GzEncoder::new(file, Compression::default()));
     for (name, text) in entries {
         let text = names.apply(text);
@@ -111,7 +105,7 @@ fn pack(file: File, entries: &[(String, String)], names: &mut Anonymiser) -> io:
         header.set_mode(0o600);
         builder.append_data(&mut header, names.apply(name), text.as_bytes())?;
     }
-    builder.into_inner()?.finish()?.sync_all()
+    builder.into_inner()?.finish().map(drop)
 }
 
 #[cfg(test)]

@@ -9,7 +9,6 @@ use flate2::write::GzEncoder;
 use redact::Redactor;
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use sys::roots::Roots;
 use tar::{Builder, Header};
@@ -24,8 +23,8 @@ const USERLOGS: usize = 40;
 const FILES: usize = 500;
 
 /// What is being packed.
-struct Bundle {
-    builder: Builder<GzEncoder<File>>,
+struct Bundle<'a> {
+    builder: Builder<GzEncoder<&'a File>>,
     name: String,
     redactor: Redactor,
     left: u64,
@@ -55,32 +54,28 @@ pub(crate) fn snapshot(roots: &Roots, modules: &[String], target: &Path) -> Resu
             }
         }
     }
-    let file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(target).map_err(failed)?;
     let node =
         nix::sys::utsname::uname().map_or_else(|_| "node".to_owned(), |u| u.nodename().to_string_lossy().into_owned());
-    let mut bundle = Bundle {
-        builder: Builder::new(GzEncoder::new(file, Compression::default())),
-        name: format!("snapshot_{node}_{}", sys::clock::local_time("%Y_%m_%d_%H_%M_%S")),
-        redactor,
-        left: TOTAL_LIMIT,
-        left_out: Vec::new(),
-    };
     let shown = sys::progress::beside(|| "packing logs, configurations and states".into());
-    let packed = bundle.pack(roots, modules).and_then(|()| {
-        let file = bundle.builder.into_inner()?.finish()?;
-        file.sync_all()
+    // Half a snapshot would be taken for a whole one.
+    let packed = sys::files::create_new(target, 0o600, |file| {
+        let mut bundle = Bundle {
+            builder: Builder::new(GzEncoder::new(file, Compression::default())),
+            name: format!("snapshot_{node}_{}", sys::clock::local_time("%Y_%m_%d_%H_%M_%S")),
+            redactor,
+            left: TOTAL_LIMIT,
+            left_out: Vec::new(),
+        };
+        bundle.pack(roots, modules)?;
+        bundle.builder.into_inner()?.finish().map(drop)
     });
     drop(shown);
-    if packed.is_err() {
-        // Half a snapshot would be taken for a whole one.
-        let _ = std::fs::remove_file(target);
-    }
     packed.map_err(failed)?;
     say!("{}", target.display());
     Ok(0)
 }
 
-impl Bundle {
+impl Bundle<'_> {
     fn pack(&mut self, roots: &Roots, modules: &[String]) -> io::Result<()> {
         for (name, text) in facts::facts(roots) {
             self.text(&format!("host/{name}"), &text)?;

@@ -2,8 +2,9 @@
 //!
 //! Nothing is removed by itself: what was put aside may be the only copy.
 
-use super::{copy_file, date};
+use super::{date, fill_copy};
 use crate::op::RelPath;
+use crate::tree::read_full;
 use rustix::fs::{Mode, OFlags};
 use std::collections::BTreeMap;
 use std::io;
@@ -89,10 +90,27 @@ pub enum RestoreError {
     Io { path: PathBuf, source: io::Error },
 }
 
+/// What was restored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Restored {
+    pub files: u64,
+    pub bytes: u64,
+    /// Files of these that were there already, equal: of a restoration that was interrupted.
+    pub present: u64,
+}
+
+impl Restored {
+    fn add(&mut self, meta: &std::fs::Metadata) {
+        self.files += 1;
+        self.bytes += meta.size();
+    }
+}
+
 /// Copies what `item` names into the directory `to` (made when missing), under its last name, with owner, mode, attributes and times.
 /// `item`: a [`Listed::id`], a directory above one (a date, say), or a path beneath the salvage directory. The copy in the salvage
-/// directory stays. When a file that is to be made exists, nothing is restored. Returns files and bytes restored.
-pub fn restore(directory: &Path, item: &str, to: &Path) -> Result<(u64, u64), RestoreError> {
+/// directory stays. When something else exists where a file is to be made, nothing is restored; an equal file is left as it is, so that
+/// what was interrupted can be given again. A file has its name when it is whole.
+pub fn restore(directory: &Path, item: &str, to: &Path) -> Result<Restored, RestoreError> {
     let unknown = || RestoreError::Unknown(item.to_owned());
     let from = locate(directory, item).ok_or_else(unknown)?;
     let failed = |path: &Path| {
@@ -104,15 +122,20 @@ pub fn restore(directory: &Path, item: &str, to: &Path) -> Result<(u64, u64), Re
     };
     let (Some(above), Ok(_)) = (from.parent(), from.symlink_metadata()) else { return Err(unknown()) };
     let mut wanted = Vec::new();
+    let mut done = Restored::default();
     for (path, meta) in walk(&from).map_err(failed(&from))? {
         let target = to.join(path.strip_prefix(above).map_err(|_| unknown())?);
         match target.symlink_metadata() {
-            Ok(there) if !(meta.is_dir() && there.is_dir()) => return Err(RestoreError::Exists(target)),
-            _ => wanted.push((path, meta, target)),
+            Ok(there) if meta.is_dir() && there.is_dir() => {}
+            Ok(there) if is_copy(&path, &meta, &target, &there).map_err(failed(&target))? => {
+                done.present += 1;
+                done.add(&meta);
+            }
+            Ok(_) => return Err(RestoreError::Exists(target)),
+            Err(_) => wanted.push((path, meta, target)),
         }
     }
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(to).map_err(failed(to))?;
-    let (mut files, mut bytes) = (0, 0);
     for (path, meta, target) in wanted {
         if meta.is_dir() {
             match std::fs::DirBuilder::new().mode(0o700).create(&target) {
@@ -127,12 +150,37 @@ pub fn restore(directory: &Path, item: &str, to: &Path) -> Result<(u64, u64), Re
         } else {
             let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
             let file = rustix::fs::open(&path, flags, Mode::empty()).map_err(io::Error::from).map_err(failed(&path))?;
-            copy_file(&file, &target).map_err(failed(&target))?;
+            sys::files::create_new(&target, 0o600, |new| fill_copy(&file, new)).map_err(failed(&target))?;
         }
-        files += 1;
-        bytes += meta.size();
+        done.add(&meta);
     }
-    Ok((files, bytes))
+    Ok(done)
+}
+
+/// Whether the file `there` has the kind and the content of `path`.
+fn is_copy(path: &Path, meta: &std::fs::Metadata, there: &Path, other: &std::fs::Metadata) -> io::Result<bool> {
+    if meta.file_type() != other.file_type() || meta.size() != other.size() {
+        return Ok(false);
+    }
+    if meta.is_symlink() {
+        return Ok(std::fs::read_link(path)? == std::fs::read_link(there)?);
+    }
+    if !meta.is_file() {
+        return Ok(false);
+    }
+    let (one, two) = (std::fs::File::open(path)?, std::fs::File::open(there)?);
+    let (mut left, mut right) = (vec![0; 1 << 20], vec![0; 1 << 20]);
+    let mut offset = 0;
+    loop {
+        let count = read_full(&one, offset, &mut left)?;
+        if read_full(&two, offset, &mut right)? != count || left.get(..count) != right.get(..count) {
+            return Ok(false);
+        }
+        if count == 0 {
+            return Ok(true);
+        }
+        offset += count as u64;
+    }
 }
 
 /// The path that a person's words mean; never outside of the salvage directory.
@@ -217,16 +265,21 @@ mod tests {
         let listed = list(&aside).unwrap();
         let percent = listed.iter().find(|l| l.path.ends_with("100%")).unwrap();
         assert_eq!(percent.id(), "1970-02-01T000000Z/data/100%25");
-        assert_eq!(restore(&aside, &percent.id(), &to).unwrap(), (1, 20));
+        let restored = |files, bytes, present| Restored { files, bytes, present };
+        assert_eq!(restore(&aside, &percent.id(), &to).unwrap(), restored(1, 20, 0));
         assert_eq!(std::fs::read(to.join("100%")).unwrap(), vec![b'c'; 20]);
         std::fs::write(to.join("100%"), b"mine").unwrap();
         assert!(matches!(restore(&aside, &percent.id(), &to), Err(RestoreError::Exists(_))));
         assert_eq!(std::fs::read(to.join("100%")).unwrap(), b"mine");
         let whole = aside.join("1970-01-02T000000Z/data");
-        assert_eq!(restore(&aside, whole.to_str().unwrap(), &to).unwrap(), (2, 18));
+        assert_eq!(restore(&aside, whole.to_str().unwrap(), &to).unwrap(), restored(2, 18, 0));
         assert_eq!(std::fs::read_link(to.join("data/a/link")).unwrap(), Path::new("/nowhere"));
+        // What is there and equal is left as it is.
+        std::fs::remove_file(to.join("data/a/link")).unwrap();
+        assert_eq!(restore(&aside, "1970-01-02T000000Z/data", &to).unwrap(), restored(2, 18, 1));
         // One file in the way, and nothing of the rest is made.
         std::fs::remove_file(to.join("data/a/link")).unwrap();
+        std::fs::write(to.join("data/a/one"), b"cccccccccX").unwrap();
         assert!(matches!(restore(&aside, "1970-01-02T000000Z/data", &to), Err(RestoreError::Exists(_))));
         assert!(to.join("data/a/link").symlink_metadata().is_err());
     }
