@@ -54,7 +54,7 @@ struct ListArgs {
     #[arg(long, value_name = "RE")]
     name_regex: Option<String>,
     /// Regular expression that the full command line must match
-    #[arg(long, value_name = "RE")]
+    #[arg(long, value_name = "RE", allow_hyphen_values = true)]
     arg_regex: Option<String>,
     /// Print one JSON object a line
     #[arg(long)]

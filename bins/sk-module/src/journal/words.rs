@@ -44,7 +44,7 @@ pub(super) fn input(event: &Event, peer: &str) -> String {
             }
             words
         }
-        Event::PeerDown => format!("all heartbeats of {peer} were lost, or none ever came"),
+        Event::PeerDown => format!("no heartbeat of {peer}, or none any more"),
         Event::PeerUp => format!("a heartbeat of {peer} came after silence"),
         Event::PeerGone { evidence } => format!("{peer} ended without a goodbye: {}", end_of_peer(*evidence)),
         Event::ScriptDone { exit: Some(0), .. } => "a script ended".into(),

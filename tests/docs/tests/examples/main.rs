@@ -11,11 +11,20 @@ use std::process::Command;
 use text::{Example, examples};
 
 /// What begins like a command and is none, and why.
-const NO_COMMANDS: [(&str, &str); 1] = [("sk-farmfilter does not answer: it is killed", "a message")];
+const NO_COMMANDS: [(&str, &str); 3] = [
+    ("sk-farmfilter does not answer: it is killed", "a message"),
+    ("safekit -H", "an option by its name"),
+    ("safekit -H HOSTS", "an option by its name"),
+];
 
 /// Words that stand for what is no name: numbers, times, addresses.
-const STAND_FOR: [(&str, &str); 4] =
-    [("N", "7"), ("DATE", "2026-11-20"), ("TIME", "2026-11-20 10:00:00"), ("ADDRESS:PORT", "10.0.0.11:80")];
+const STAND_FOR: [(&str, &str); 5] = [
+    ("VERB", "state"),
+    ("N", "7"),
+    ("DATE", "2026-11-20"),
+    ("TIME", "2026-11-20 10:00:00"),
+    ("ADDRESS:PORT", "10.0.0.11:80"),
+];
 
 /// Words before a command that run it; the second: how many words of their own follow.
 const RUNS: [(&str, usize); 4] = [("ssh", 1), ("setsid", 0), ("sudo", 0), ("exec", 0)];
@@ -64,7 +73,9 @@ fn helps(command: &mut clap::Command, found: &mut Vec<Example>) {
     let place = format!("{} --help", command.get_name());
     for help in [command.get_after_help(), command.get_after_long_help()].into_iter().flatten() {
         let text = help.to_string();
-        let lines = text.lines().map(str::trim).filter(|l| l.split(' ').next().is_some_and(is_ours) && l.contains(' '));
+        // What it does stands beside it.
+        let lines = text.lines().filter_map(|l| l.trim().split("  ").next()).map(|l| l.trim_end_matches([' ', '…']));
+        let lines = lines.filter(|l| l.split(' ').next().is_some_and(is_ours) && l.contains(' '));
         found.extend(lines.map(|l| Example { place: place.clone(), text: l.to_owned(), alone: true }));
     }
     for sub in command.get_subcommands_mut() {
@@ -221,6 +232,7 @@ fn every_configuration_that_is_shown_is_accepted() {
     let (mut faults, mut seen) = (Vec::new(), 0);
     for example in all().iter().filter(|e| is_xml(e) && !e.text.contains("…") && !e.text.contains("...")) {
         let text = example.text.trim();
+        let text = text.strip_prefix("<!DOCTYPE safe>\n").unwrap_or(text);
         let frame = FRAMES.iter().find(|(begin, ..)| text.starts_with(begin));
         let (name, whole) = match frame {
             _ if text.starts_with("<cluster>\n") => ("cluster.xml", text.to_owned()),

@@ -6,7 +6,7 @@ pub fn split(line: &str) -> Vec<Vec<String>> {
     let mut word: Option<String> = None;
     let mut to_a_file = false;
     let mut letters = line.chars().peekable();
-    let mut end = |word: &mut Option<String>, to_a_file: &mut bool, commands: &mut Vec<Vec<String>>| {
+    let end = |word: &mut Option<String>, to_a_file: &mut bool, commands: &mut Vec<Vec<String>>| {
         if let Some(word) = word.take()
             && !std::mem::take(to_a_file)
             && let Some(last) = commands.last_mut()
@@ -33,7 +33,8 @@ pub fn split(line: &str) -> Vec<Vec<String>> {
                 to_a_file = true;
             }
             ';' | '&' | '|' | '(' | ')' | '\n' => {
-                word.take_if(|w| w == "$");
+                // What a command is put in place of.
+                word = word.map(|w| w.trim_end_matches('$').to_owned()).filter(|w| !w.is_empty());
                 end(&mut word, &mut to_a_file, &mut commands);
                 to_a_file = false;
                 commands.push(Vec::new());

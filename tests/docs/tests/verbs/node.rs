@@ -46,7 +46,7 @@ impl Node {
         for directory in ["conf", "bin"] {
             fs::create_dir_all(module.join(directory)).unwrap();
         }
-        let xml = r#"<safe><service mode="mirror"><heart><heartbeat name="default"/></heart><user/></service></safe>"#;
+        let xml = r#"<safe><service mode="mirror"><heart port="18390" pulse="50ms" timeout="1s"><heartbeat name="default"/></heart><user/></service></safe>"#;
         fs::write(module.join("conf/userconfig.xml"), xml).unwrap();
         for script in ["prestart", "start_prim", "stop_prim"] {
             let path = module.join("bin").join(script);

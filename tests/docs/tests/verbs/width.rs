@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 const COLUMNS: usize = 80;
 
 /// What prints something else than words of its own.
-const NOT_OURS: [(&str, &str); 6] = [
+const NOT_OURS: [(&str, &str); 7] = [
     ("sk-module log", "lines of a log"),
     ("sk-module cmdlog", "lines of a log"),
     ("safekit log", "lines of a log"),
     ("safekit cmdlog", "lines of a log"),
     ("sk-module init --dry-run", "the files that it would write"),
     ("sk-health metrics", "the format of Prometheus"),
+    ("sk-module replay", "lines of the journal"),
 ];
 
 /// Lines that are too wide. A path is one word, and is no wider than its name; directories of the test are those of the product.
