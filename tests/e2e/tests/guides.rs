@@ -25,8 +25,9 @@ fn guides(purpose: &str, nodes: u32, names: &[&str]) -> Result<()> {
 
 #[test]
 #[ignore = "needs root and a lab: scripts/test, or cargo nextest run -p e2e --run-ignored all"]
-fn the_tutorial_the_drill_and_the_split_brain() -> Result<()> {
-    guides("tutorial", 2, &["tutorial.md", "disaster-drill.md", "split-brain.md"])
+fn the_tutorial_the_drill_and_what_uses_their_module() -> Result<()> {
+    let names = ["tutorial.md", "disaster-drill.md", "split-brain.md", "databases.md", "notifications.md"];
+    guides("tutorial", 2, &names)
 }
 
 #[test]
