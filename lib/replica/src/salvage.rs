@@ -19,6 +19,9 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+/// Bytes of the longest name, on all file systems that are common.
+const NAME_MAX: usize = 255;
+
 /// Content that was put aside, or could not be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Saved {
@@ -58,26 +61,47 @@ impl Salvage {
     }
 
     /// A free place for `path`, its parent made; None when the budget is used up (which is noted).
-    fn reserve(&mut self, dir: u16, path: &RelPath, bytes: u64) -> io::Result<Option<PathBuf>> {
+    ///
+    /// What is put aside may be a link to anywhere: none is followed. A name that is taken by something else gets a number.
+    fn reserve(&mut self, dir: u16, path: &RelPath, bytes: u64) -> io::Result<Option<Free>> {
         let label = self.labels.get(usize::from(dir)).cloned().unwrap_or_else(|| dir.to_string());
-        let name = std::ffi::OsStr::from_bytes(path.as_bytes());
         if bytes > self.left {
+            let name = std::ffi::OsStr::from_bytes(path.as_bytes());
             self.saved.push(Saved { path: Path::new(&label).join(name), bytes, kept: false });
             return Ok(None);
         }
-        let wanted = self.place.join(label).join(name);
-        if let Some(parent) = wanted.parent() {
-            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
+        let mut place = self.place.join(label);
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&place)?;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut parent = rustix::fs::open(&place, flags, Mode::empty())?;
+        let mut names = path.as_bytes().split(|byte| *byte == b'/').peekable();
+        while let Some(name) = names.next() {
+            for number in 0.. {
+                let name = numbered(name, number);
+                let free = place.join(std::ffi::OsStr::from_bytes(&name));
+                if names.peek().is_none() {
+                    match rustix::fs::statat(&parent, &*name, AtFlags::SYMLINK_NOFOLLOW) {
+                        Ok(_) => continue,
+                        Err(Errno::NOENT) => return Ok(Some(Free { parent, name, path: free })),
+                        Err(e) => return Err(e.into()),
+                    }
+                }
+                match rustix::fs::mkdirat(&parent, &*name, Mode::from_raw_mode(0o700)) {
+                    Ok(()) | Err(Errno::EXIST) => {}
+                    Err(e) => return Err(e.into()),
+                }
+                match rustix::fs::openat(&parent, &*name, flags, Mode::empty()) {
+                    Ok(inner) => {
+                        (parent, place) = (inner, free);
+                        break;
+                    }
+                    // Put aside before, under this name.
+                    Err(Errno::NOTDIR | Errno::LOOP) => {}
+                    Err(e) => return Err(e.into()),
+                }
+            }
         }
-        let mut free = wanted.clone();
-        let mut number = 1;
-        while free.symlink_metadata().is_ok() {
-            let mut name = wanted.clone().into_os_string();
-            name.push(format!(".{number}"));
-            free = PathBuf::from(name);
-            number += 1;
-        }
-        Ok(Some(free))
+        Err(io::Error::from_raw_os_error(libc::EINVAL))
     }
 
     fn note(&mut self, path: PathBuf, bytes: u64) {
@@ -95,22 +119,22 @@ impl Salvage {
             return Ok(());
         }
         let Some(to) = self.reserve(dir, path, bytes)? else { return Ok(()) };
-        match rustix::fs::renameat_with(&parent, name, rustix::fs::CWD, &to, RenameFlags::NOREPLACE) {
+        match rustix::fs::renameat_with(&parent, name, &to.parent, &*to.name, RenameFlags::NOREPLACE) {
             Ok(()) => {
-                self.note(to, bytes);
+                self.note(to.path, bytes);
                 Ok(())
             }
             Err(Errno::XDEV) if kind == FileType::RegularFile => {
                 let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
                 let from = rustix::fs::openat(&parent, name, flags, Mode::empty())?;
                 copy_file(&from, &to)?;
-                self.note(to, bytes);
+                self.note(to.path, bytes);
                 Ok(())
             }
             Err(Errno::XDEV) => {
                 let target = rustix::fs::readlinkat(&parent, name, Vec::new())?;
-                rustix::fs::symlinkat(target.as_c_str(), rustix::fs::CWD, &to)?;
-                self.note(to, 0);
+                rustix::fs::symlinkat(target.as_c_str(), &to.parent, &*to.name)?;
+                self.note(to.path, 0);
                 Ok(())
             }
             Err(e) => Err(e.into()),
@@ -126,15 +150,33 @@ impl Salvage {
         }
         let Some(to) = self.reserve(dir, path, bytes)? else { return Ok(()) };
         copy_file(&file, &to)?;
-        self.note(to, bytes);
+        self.note(to.path, bytes);
         Ok(())
     }
 }
 
+/// A name in a salvage that is not taken.
+struct Free {
+    parent: OwnedFd,
+    name: Vec<u8>,
+    /// The same, for those who read about it.
+    path: PathBuf,
+}
+
+/// `name`, or with a number behind it; never longer than a name may be.
+fn numbered(name: &[u8], number: u32) -> Vec<u8> {
+    if number == 0 {
+        return name.to_vec();
+    }
+    let end = format!(".{number}");
+    let kept = name.len().min(NAME_MAX.saturating_sub(end.len()));
+    [name.get(..kept).unwrap_or(name), end.as_bytes()].concat()
+}
+
 /// Copies content, owner, mode, extended attributes and times; holes stay holes; durable when it returns.
-fn copy_file(from: impl AsFd, to: &Path) -> io::Result<()> {
+fn copy_file(from: impl AsFd, to: &Free) -> io::Result<()> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-    let new: OwnedFd = rustix::fs::open(to, flags, Mode::from_raw_mode(0o600))?;
+    let new: OwnedFd = rustix::fs::openat(&to.parent, &*to.name, flags, Mode::from_raw_mode(0o600))?;
     fill_copy(from, new)
 }
 
@@ -279,5 +321,44 @@ mod tests {
         let listed = list(&aside).unwrap();
         assert_eq!(listed.iter().filter(|l| l.bytes == 8).count(), 2);
         assert!(list(&at.path().join("none")).unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_was_put_aside_leads_nowhere() {
+        let at = tempfile::tempdir().unwrap();
+        let (tree, aside, outside) = (at.path().join("tree"), at.path().join("aside"), at.path().join("outside"));
+        std::fs::create_dir_all(&tree).unwrap();
+        std::fs::create_dir(&outside).unwrap();
+        let root = std::fs::File::open(&tree).unwrap();
+        let mut salvage = Salvage::new(&aside, UNIX_EPOCH, std::slice::from_ref(&tree), u64::MAX);
+        let long = "n".repeat(255);
+        for _ in 0..2 {
+            // First something that is no directory, then a directory of that name.
+            for link in [Some(outside.as_path()), Some(Path::new("dangling")), None] {
+                for name in ["d", &long] {
+                    match link {
+                        Some(target) => std::os::unix::fs::symlink(target, tree.join(name)).unwrap(),
+                        None => std::fs::write(tree.join(name), b"file").unwrap(),
+                    }
+                    salvage.take(&root, name.as_bytes(), 0, &RelPath::new(name).unwrap()).unwrap();
+                    std::fs::create_dir(tree.join(name)).unwrap();
+                    std::fs::write(tree.join(name).join("x"), b"beneath").unwrap();
+                    let inner = std::fs::File::open(tree.join(name)).unwrap();
+                    salvage.take(&inner, b"x", 0, &RelPath::new(format!("{name}/x")).unwrap()).unwrap();
+                    std::fs::remove_dir(tree.join(name)).unwrap();
+                }
+            }
+        }
+        assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 0, "a link was followed");
+        let saved = salvage.drain();
+        assert_eq!(saved.len(), 24);
+        let content = |wanted: &[u8]| {
+            let is = |s: &&Saved| {
+                let file = s.path.symlink_metadata().unwrap().is_file();
+                file && std::fs::read(&s.path).unwrap() == wanted
+            };
+            saved.iter().filter(is).count()
+        };
+        assert_eq!((content(b"beneath"), content(b"file")), (12, 4));
     }
 }

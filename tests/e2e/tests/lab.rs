@@ -1,6 +1,6 @@
 //! Is the lab what it claims to be: cables, power cords, disks that forget, nothing left behind?
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use e2e::lab::{Lab, scripts};
 use e2e::wait;
 use std::fmt::Write;
@@ -80,6 +80,9 @@ fn a_power_failure_loses_what_was_not_synced_and_nothing_else() -> Result<()> {
         "cd /srv && echo kept > kept && sync kept . && echo lost > lost && dd if=/dev/zero of=big bs=1M count=20",
     )?;
     lab.sh("node1", "echo ram > /run/sk/state; sleep 1000 >/dev/null 2>&1 & true")?;
+    let boot_id = || lab.read("node1", "/proc/sys/kernel/random/boot_id").context("no boot_id");
+    let first_boot = boot_id()?;
+    ensure!(first_boot == boot_id()?, "not the same within one boot");
     lab.run(&["poweroff", "node1"])?;
     ensure!(lab.try_exec("node1", &["true"])?.status.code() == Some(3), "a command ran on a host without power");
     ensure!(!pings(&lab, "client", "node1")?, "a host without power answers");
@@ -89,6 +92,7 @@ fn a_power_failure_loses_what_was_not_synced_and_nothing_else() -> Result<()> {
         ensure!(lab.read("node1", path).is_none(), "{path} survived");
     }
     ensure!(lab.pids("node1", "sleep 1000")?.is_empty(), "a process survived");
+    ensure!(first_boot != boot_id()?, "another boot, and it cannot be told from the first");
     ensure!(pings(&lab, "client", "node1")?, "not reachable after its boot");
     Ok(())
 }

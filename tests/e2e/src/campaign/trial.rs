@@ -198,7 +198,12 @@ impl Arena {
         self.errors(&mut outcome)?;
         for (node, length) in NODES.iter().zip(log_lengths) {
             let log = self.mirror.log(node);
-            if log.get(length..).is_none_or(|new| new.contains("Split brain recovery: exiting alone")) {
+            // Who served alone gives way when both see each other again; or an order or its end took the role from it before.
+            let gave_way = |new: &str| {
+                let alone = new.contains("Action alone called by heart: no heartbeat");
+                new.contains("Split brain recovery: exiting alone") || (alone && new.contains("was kept aside"))
+            };
+            if log.get(length..).is_none_or(gave_way) {
                 split.losers.insert((*node).to_owned());
             }
         }
