@@ -167,7 +167,7 @@ const ASKS: &[&str] = &[
     "sk-check ip & 127.0.0.1",
     "sk-check module & databases-01",
     "sk-check custom & --timeout 1s -- /bin/true",
-    "sk-errd list & --name sleep",
+    "sk-errd list & --name nobody",
     "sk-health check & databases-01",
     "sk-health metrics &",
     "sk-notify test & --script /bin/true",
