@@ -1,6 +1,6 @@
 //! A lab of `scripts/lab` that lives as long as a scenario.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -49,6 +49,17 @@ impl Lab {
     /// Runs a command of the lab; what it wrote to stdout. An exit code other than 0 is an error.
     pub fn run(&self, arguments: &[&str]) -> Result<String> {
         checked(self.command(arguments), arguments)
+    }
+
+    /// All these hosts lose their power at the same instant for all that they can tell: they stand still first, since pulling one plug may take
+    /// longer than the others need to notice a loss.
+    pub fn blackout(&self, hosts: &[&str]) -> Result<()> {
+        let mut frozen =
+            hosts.iter().map(|host| self.command(&["pause", host]).spawn()).collect::<std::io::Result<Vec<_>>>()?;
+        for pause in &mut frozen {
+            ensure!(pause.wait()?.success(), "a host could not be frozen");
+        }
+        hosts.iter().try_for_each(|host| self.run(&["poweroff", host]).map(drop))
     }
 
     /// Runs a command on a host; its stdout. An exit code other than 0 is an error.

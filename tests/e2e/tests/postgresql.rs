@@ -132,9 +132,7 @@ fn both_lose_their_power(purpose: &str, first: &str, second: &str) -> Result<()>
     Mirror::started(purpose, "postgresql", RFS)?.scenario(|mirror| {
         let writer = mirror.writer()?;
         mirror.acknowledged(500, SOON)?;
-        let mut other = mirror.lab.command(&["poweroff", "node2"]).spawn()?;
-        mirror.lab.run(&["poweroff", "node1"])?;
-        ensure!(other.wait()?.success());
+        mirror.lab.blackout(&["node1", "node2"])?;
         mirror.lab.run(&["boot", first])?;
         mirror.reaches(first, "WAIT NotReady", SOON)?;
         mirror.lab.run(&["boot", second])?;

@@ -4,14 +4,6 @@ use crate::{pair, read, runs_only, write};
 use anyhow::{Result, ensure};
 use conformance::{Cluster, Module, SOON, Spec, wait};
 
-/// Both nodes lose their power.
-fn blackout(cluster: &Cluster) -> Result<()> {
-    let mut other = cluster.lab.command(&["poweroff", "node2"]).spawn()?;
-    cluster.lab.run(&["poweroff", "node1"])?;
-    ensure!(other.wait()?.success());
-    Ok(())
-}
-
 fn boot_both(cluster: &Cluster) -> Result<()> {
     let mut other = cluster.lab.command(&["boot", "node2"]).spawn()?;
     cluster.lab.run(&["boot", "node1"])?;
@@ -44,7 +36,7 @@ fn both_lost_in_an_isolation_serve_again_when_it_is_over() -> Result<()> {
     Cluster::up("end-split", 2)?.scenario(|cluster| {
         let module = pair(cluster)?;
         isolated(cluster, &module)?;
-        blackout(cluster)?;
+        cluster.lab.blackout(&["node1", "node2"])?;
         cluster.lab.run(&["heal"])?;
         boot_both(cluster)?;
         // One of them may have given the other up before it heard it: then the end is that of a split brain. Either way node1 stays.
@@ -70,7 +62,7 @@ fn both_lost_while_the_loser_of_a_split_brain_is_copied_serve_again() -> Result<
             let seen = module.log("node2").matches("Updating directory tree from").count();
             if seen >= 2 { Ok(()) } else { Err(seen.to_string()) }
         })?;
-        blackout(cluster)?;
+        cluster.lab.blackout(&["node1", "node2"])?;
         boot_both(cluster)?;
         module.reaches("node1", "ALONE Ready", SOON)?;
         runs_only(&module, "node1", "node2")?;
@@ -89,7 +81,7 @@ fn both_lost_in_a_swap_serve_again() -> Result<()> {
         cluster.lab.sh("node1", "echo 3 >/srv/mir/slow; sync")?;
         module.order("node1", &["swap"])?;
         module.reaches("node1", "PRIM Transient", SOON)?;
-        blackout(cluster)?;
+        cluster.lab.blackout(&["node1", "node2"])?;
         boot_both(cluster)?;
         let primary = wait::until("one serves with the other", SOON * 2, || {
             let (one, two) = (module.state("node1")?, module.state("node2")?);

@@ -49,21 +49,13 @@ fn m12_the_primary_goes_on_when_the_secondary_dies() -> Result<()> {
     })
 }
 
-/// Both nodes lose their power at the same instant, as far as two cords can be pulled at once.
-fn blackout(cluster: &Cluster) -> Result<()> {
-    let mut other = cluster.lab.command(&["poweroff", "node2"]).spawn()?;
-    cluster.lab.run(&["poweroff", "node1"])?;
-    ensure!(other.wait()?.success());
-    Ok(())
-}
-
 #[test]
 #[ignore = "needs root and a lab: scripts/test conformance"]
 fn m13_after_a_blackout_the_first_node_waits_for_the_other() -> Result<()> {
     Cluster::up("m13", 2)?.scenario(|cluster| {
         let module = pair(cluster)?;
         write(cluster, &module, "node1", "file", "acknowledged")?;
-        blackout(cluster)?;
+        cluster.lab.blackout(&["node1", "node2"])?;
         cluster.lab.run(&["boot", "node1"])?;
         module.blocked("node1", "rfs_notuptodate_server")?;
         module.resource_is("node1", "rfs.uptodate", "down")?;
@@ -83,7 +75,7 @@ fn m14_with_syncdelta_the_first_node_serves_after_a_blackout() -> Result<()> {
         let module = paired(cluster, &Spec::mirror("mir").rfs(r#"async="second" syncdelta="10m""#))?;
         write(cluster, &module, "node1", "file", "acknowledged")?;
         module.resource_is("node1", "rfs.synced", "up")?;
-        blackout(cluster)?;
+        cluster.lab.blackout(&["node1", "node2"])?;
         cluster.lab.run(&["boot", "node1"])?;
         module.reaches("node1", "ALONE Ready", SOON)?;
         module.logged("node1", "Action rfs.uptodate=up from failover rule rfs_forceuptodate", 1)?;
