@@ -210,7 +210,10 @@ fn m21_a_dead_replication_engine_is_restarted_and_degrades_only_when_it_cannot_l
         module.reaches("node1", "ALONE Ready", SOON)?;
         module.blocked("node2", "degraded_server")?;
         module.resource_is("node2", "rfs.uptodate", "down")?;
-        ensure!(module.state("node1").is_ok_and(|state| state.data == "degraded"), "{:?}", module.state("node1"));
+        wait::until("the degraded data of node1 are published", SOON, || match module.state("node1")?.data {
+            data if data == "degraded" => Ok(()),
+            other => Err(other),
+        })?;
         ensure!(application(&module, "node1")? == before, "the application was restarted");
         module.order("node1", &["stop", "--wait"])?;
         module.order("node1", &["start"])?;
