@@ -84,17 +84,25 @@ pub(crate) fn logsave(roots: &Roots, module: &str, all: bool, target: &Path) -> 
             .hint("name the file from the root directory on"));
     }
     let lines = log::lines(&roots.module_var(module).join("log"), all).map_err(|e| Failure::system("the log", e))?;
-    let failed = |e: std::io::Error| {
-        if e.kind() == std::io::ErrorKind::AlreadyExists {
-            Failure::new(exit::REFUSED, format!("{} exists already", target.display())).hint("name a new file")
-        } else {
-            Failure::system(target.display(), e)
-        }
-    };
     let mut text = lines.join("\n");
     text.push('\n');
-    sys::files::create_new(target, 0o666, |mut file| file.write_all(text.as_bytes())).map_err(failed)?;
+    new_file(target, 0o666, |mut file| file.write_all(text.as_bytes()))?;
     Ok(0)
+}
+
+/// A file that a person asked for and that did not exist, whole or not at all; see [`sys::files::create_new`].
+pub(crate) fn new_file(
+    path: &Path,
+    mode: u32,
+    fill: impl FnOnce(&std::fs::File) -> std::io::Result<()>,
+) -> Result<(), Failure> {
+    sys::files::create_new(path, mode, fill).map_err(|e| {
+        if e.kind() == std::io::ErrorKind::AlreadyExists {
+            Failure::new(exit::REFUSED, format!("{} exists already", path.display())).hint("name a new file")
+        } else {
+            Failure::system(path.display(), e)
+        }
+    })
 }
 
 /// `sk-module cmdlog`: the commands that changed something on this node.

@@ -1,7 +1,7 @@
 //! Where do tests of one package get the programs of the others from?
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Once;
 
@@ -25,6 +25,19 @@ pub fn build(own: &str) {
             other => panic!("cargo build: {other:?}"),
         }
     });
+}
+
+/// A program that was built with the workspace, beside the directory of the running test.
+///
+/// # Panics
+/// When it is not there.
+#[allow(clippy::panic)] // only tests call it, and they cannot go on
+pub fn built(name: &str) -> PathBuf {
+    let path = std::env::current_exe().ok().and_then(|own| Some(own.parent()?.parent()?.join(name)));
+    match path {
+        Some(path) if path.exists() => path,
+        other => panic!("{name} is missing ({other:?}): cargo build --workspace --bins"),
+    }
 }
 
 /// A cargo that sees what a cargo at a terminal sees. A test is given words about its own package, and build scripts (ring's) that watch these

@@ -2,6 +2,7 @@
 
 mod names;
 
+use crate::support::new_file;
 use crate::{Failure, exit};
 use flate2::Compression;
 use flate2::read::GzDecoder;
@@ -36,8 +37,8 @@ pub(crate) fn anonymise(snapshot: &Path, target: &Path) -> Result<u8, Failure> {
             names.learn(text).map_err(patterns)?;
         }
     }
-    write(target, |file| pack(file, &entries, &mut names))?;
-    let written = write(&catalogue, |mut file| {
+    new_file(target, 0o600, |file| pack(file, &entries, &mut names))?;
+    let written = new_file(&catalogue, 0o600, |mut file| {
         for (word, original) in names.catalogue() {
             writeln!(file, "{word}\t{original}")?;
         }
@@ -56,18 +57,6 @@ pub(crate) fn anonymise(snapshot: &Path, target: &Path) -> Result<u8, Failure> {
 fn host_of(directory: &str) -> Option<&str> {
     // The date and time that follow are six numbers.
     directory.rsplitn(7, '_').nth(6)
-}
-
-/// A new file of ours alone, or none.
-fn write(path: &Path, fill: impl FnOnce(&File) -> io::Result<()>) -> Result<(), Failure> {
-    let failed = |e: io::Error| {
-        if e.kind() == io::ErrorKind::AlreadyExists {
-            Failure::new(exit::REFUSED, format!("{} exists already", path.display())).hint("name a new file")
-        } else {
-            Failure::system(path.display(), e)
-        }
-    };
-    sys::files::create_new(path, 0o600, fill).map_err(failed)
 }
 
 /// Names and texts of the plain files in a snapshot.

@@ -488,7 +488,7 @@ impl Runner {
         self.facts.transitions.note(state.name);
         self.facts.assign("state.local", &state.to_string());
         self.state_files(state);
-        (self.changed, self.state_changed) = (true, true);
+        self.state_changed = true;
         if state.name == StateName::Stop {
             self.facts.vip.clear();
         }

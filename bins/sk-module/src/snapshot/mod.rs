@@ -37,13 +37,6 @@ pub(crate) fn snapshot(roots: &Roots, modules: &[String], target: &Path) -> Resu
         return Err(Failure::new(exit::USAGE, format!("{} is not absolute", target.display()))
             .hint("name the file from the root directory on: /tmp/snapshot.tar.gz"));
     }
-    let failed = |e: io::Error| {
-        if e.kind() == io::ErrorKind::AlreadyExists {
-            Failure::new(exit::REFUSED, format!("{} exists already", target.display())).hint("name a new file")
-        } else {
-            Failure::system(target.display(), e)
-        }
-    };
     let mut redactor = Redactor::new().map_err(|e| Failure::system("patterns of secrets", e))?;
     for module in modules {
         for root in [roots.module_source(module), roots.module_active(module)] {
@@ -58,7 +51,7 @@ pub(crate) fn snapshot(roots: &Roots, modules: &[String], target: &Path) -> Resu
         nix::sys::utsname::uname().map_or_else(|_| "node".to_owned(), |u| u.nodename().to_string_lossy().into_owned());
     let shown = sys::progress::beside(|| "packing logs, configurations and states".into());
     // Half a snapshot would be taken for a whole one.
-    let packed = sys::files::create_new(target, 0o600, |file| {
+    let packed = crate::support::new_file(target, 0o600, |file| {
         let mut bundle = Bundle {
             builder: Builder::new(GzEncoder::new(file, Compression::default())),
             name: format!("snapshot_{node}_{}", sys::clock::local_time("%Y_%m_%d_%H_%M_%S")),
@@ -70,7 +63,7 @@ pub(crate) fn snapshot(roots: &Roots, modules: &[String], target: &Path) -> Resu
         bundle.builder.into_inner()?.finish().map(drop)
     });
     drop(shown);
-    packed.map_err(failed)?;
+    packed?;
     say!("{}", target.display());
     Ok(0)
 }

@@ -178,11 +178,7 @@ impl Core {
     pub fn reference(&self, ino: u64) -> Result<Arc<OwnedFd>, Errno> {
         match self.target(ino)? {
             Target::Itself(fd) => Ok(fd),
-            Target::At(parent, name) => {
-                let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                let fd = rustix::fs::openat(&parent, &*name, flags, Mode::empty())?;
-                if rustix::fs::fstat(&fd)?.st_ino == ino { Ok(Arc::new(fd)) } else { Err(Errno::STALE) }
-            }
+            Target::At(parent, name) => open_object(&parent, &name, OFlags::PATH | OFlags::CLOEXEC, ino).map(Arc::new),
         }
     }
 
@@ -200,10 +196,7 @@ impl Core {
         match self.target(ino)? {
             Target::Itself(fd) if ino == self.root_ino => rustix::fs::openat(&fd, ".", flags, Mode::empty()),
             Target::Itself(fd) => rustix::fs::open(proc_path(&fd), flags, Mode::empty()),
-            Target::At(parent, name) => {
-                let fd = rustix::fs::openat(&parent, &*name, flags | OFlags::NOFOLLOW, Mode::empty())?;
-                if rustix::fs::fstat(&fd)?.st_ino == ino { Ok(fd) } else { Err(Errno::STALE) }
-            }
+            Target::At(parent, name) => open_object(&parent, &name, flags, ino),
         }
     }
 
@@ -395,6 +388,12 @@ impl Handler for Core {
     fn when_acknowledged(&self, position: u64, reply: Box<dyn FnOnce() + Send>) {
         self.recorder.when_acknowledged(position, reply);
     }
+}
+
+/// Opens what `name` is; ESTALE: it is another object than `ino`.
+fn open_object(parent: &OwnedFd, name: &[u8], flags: OFlags, ino: u64) -> Result<OwnedFd, Errno> {
+    let fd = rustix::fs::openat(parent, name, flags | OFlags::NOFOLLOW, Mode::empty())?;
+    if rustix::fs::fstat(&fd)?.st_ino == ino { Ok(fd) } else { Err(Errno::STALE) }
 }
 
 /// Path that leads to the object of a descriptor, also of an `O_PATH` one.

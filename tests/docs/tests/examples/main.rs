@@ -227,8 +227,7 @@ fn what_cannot_be_given_is_found() {
 #[test]
 fn every_configuration_that_is_shown_is_accepted() {
     let home = tempfile::tempdir().unwrap();
-    let program = std::env::current_exe().unwrap();
-    let program = program.parent().unwrap().parent().unwrap().join("sk-module");
+    let program = programs::built("sk-module");
     let (mut faults, mut seen) = (Vec::new(), 0);
     for example in all().iter().filter(|e| is_xml(e) && !e.text.contains("…") && !e.text.contains("...")) {
         let text = example.text.trim();
@@ -252,8 +251,7 @@ fn every_configuration_that_is_shown_is_accepted() {
         seen += 1;
         let file = home.path().join(name);
         fs::write(&file, whole).unwrap();
-        let output = Command::new(&program).arg("check").arg(&file).output();
-        let output = output.unwrap_or_else(|e| panic!("{}: {e}: cargo build --workspace --bins", program.display()));
+        let output = Command::new(&program).arg("check").arg(&file).output().unwrap();
         if !output.status.success() {
             let words = [output.stdout, output.stderr].concat();
             faults.push(format!("{}: {}", example.place, String::from_utf8_lossy(&words)));

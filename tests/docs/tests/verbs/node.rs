@@ -74,7 +74,7 @@ impl Node {
     pub fn command(&self, line: &str) -> Command {
         let line = line.replace('@', self.root.to_str().unwrap());
         let words: Vec<&str> = line.split(' ').collect();
-        let mut command = Command::new(program(words[0]));
+        let mut command = Command::new(programs::built(words[0]));
         command.args(&words[1..]).env("SK_NODE", "server-north").env_remove("SAFEMODULE").env_remove("SK_ORIGIN");
         for (variable, part) in [("SK_ETC", "etc"), ("SK_VAR", "var"), ("SK_RUN", "run"), ("SK_SAFE", "safe")] {
             command.env(variable, self.root.join(part));
@@ -152,12 +152,4 @@ impl Node {
         walk(&self.root, &self.root, &mut found);
         found
     }
-}
-
-/// Built with the workspace, beside the directory of this test.
-fn program(name: &str) -> PathBuf {
-    let own = std::env::current_exe().unwrap();
-    let path = own.parent().unwrap().parent().unwrap().join(name);
-    assert!(path.exists(), "{} is missing: cargo build --workspace --bins", path.display());
-    path
 }
