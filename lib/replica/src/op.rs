@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 pub struct RelPath(Vec<u8>);
 
 /// Seconds and nanoseconds since 1970.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Time(pub i64, pub u32);
 
 /// Owner and permissions of a new or changed object.
@@ -59,6 +59,11 @@ pub struct Entry {
 #[allow(clippy::trivially_copy_pass_by_ref)] // The signature that serde calls.
 fn is_zero(value: &u64) -> bool {
     *value == 0
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // The signature that serde calls.
+fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 /// One operation. `mtime`s are the primary's resulting times, so that both replicas agree to the nanosecond.
@@ -184,7 +189,8 @@ pub enum Op {
         full: bool,
     },
     /// Exactly the entries of the payload exist in this directory among the names from `first` to `last` (inclusive, in byte
-    /// order; None: unbounded): others are removed, missing ones created empty. `ask`: the receiver answers with this number.
+    /// order; None: unbounded): others are removed, missing ones created empty. `ask`: the receiver answers with this number, and with
+    /// `recent` it says which of them changed there since the last common checkpoint.
     SyncNames {
         dir: u16,
         path: RelPath,
@@ -194,6 +200,8 @@ pub enum Op {
         last: Option<RelPath>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         ask: Option<u64>,
+        #[serde(default, skip_serializing_if = "is_false")]
+        recent: bool,
     },
     /// A question about the receiver's state at this place of the stream (resynchronisation; JSON in the payload). Changes nothing.
     Ask {

@@ -62,7 +62,7 @@ fn follows_exactly_and_one_operation_may_come_again() {
                 }
             }
         };
-        let primary = Primary { tree: a.clone(), locks: &locks, record: Box::new(record) };
+        let primary = Primary { tree: a.clone(), locks: &locks, record: Box::new(record), before: None };
         for _ in 0..400 {
             primary.random(&mut random);
         }
@@ -126,7 +126,7 @@ fn nothing_leaves_the_directory() {
                     parent_mtime: time,
                 },
                 Op::Link { dir, from: path.join(b"file"), path: rel("stolen"), ino, parent_mtime: time },
-                Op::SyncNames { dir, path: path.join(b"."), first: None, last: None, ask: None },
+                Op::SyncNames { dir, path: path.join(b"."), first: None, last: None, ask: None, recent: false },
                 Op::SyncZero { dir, path: path.clone(), ino, offset: 0, length: 100 },
             ];
             for op in ops {
@@ -162,7 +162,7 @@ fn nothing_leaves_the_directory() {
         };
         serde_json::to_vec(&[entry]).expect("json")
     };
-    let names = Op::SyncNames { dir: 0, path: rel(""), first: None, last: None, ask: None };
+    let names = Op::SyncNames { dir: 0, path: rel(""), first: None, last: None, ask: None, recent: false };
     for name in ["..", ".", "a/b", "", "../x"] {
         assert!(matches!(applier(&b).apply(&names, &listing(name)), Err(ApplyError::Malformed { .. })), "{name}");
     }
@@ -231,6 +231,7 @@ fn overwritten_and_deleted_content_is_put_aside() {
         bandwidth: None,
         session: 3,
         foreign: false,
+        recent: None,
     });
     let salvage = Salvage::new(&aside, UNIX_EPOCH, std::slice::from_ref(&b), 1 << 20);
     let options = Options { salvage: Some(salvage), ..Options::default() };
@@ -272,6 +273,7 @@ fn what_is_not_replicated_stays() {
         bandwidth: None,
         session: 3,
         foreign: false,
+        recent: None,
     });
     let options = Options { excludes: vec![exclude], ..Options::default() };
     let (pipe, receiver) = receiver(&b, options, Some(std::sync::Arc::clone(&resync)));
@@ -299,7 +301,7 @@ proptest! {
         let mut applier = applier(&b);
         let path = RelPath::opaque(path.as_bytes()).expect("bytes");
         let op = match kind {
-            0 => Op::SyncNames { dir: 0, path, first: None, last: None, ask: Some(1) },
+            0 => Op::SyncNames { dir: 0, path, first: None, last: None, ask: Some(1), recent: true },
             1 => Op::SyncMeta { dir: 0, path, ino: 1 },
             2 => Op::Ask { id: 4 },
             _ => Op::SetXattr { dir: 0, path: path.clone(), ino: 1, name: path },

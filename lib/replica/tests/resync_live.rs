@@ -30,6 +30,7 @@ fn resync(a: &Path, b: &Path, mode: Mode, seed: Option<u64>) -> Outcome {
         bandwidth: None,
         session: 7,
         foreign: false,
+        recent: None,
     };
     let resync = Resync::new(config);
     let (pipe, receiver) = receiver(b, Options::default(), Some(Arc::clone(&resync)));
@@ -46,7 +47,7 @@ fn resync(a: &Path, b: &Path, mode: Mode, seed: Option<u64>) -> Outcome {
                 resync.note_live(op);
                 count.fetch_add(1, Ordering::SeqCst);
             };
-            let primary = Primary { tree: a.to_path_buf(), locks: &locks, record: Box::new(record) };
+            let primary = Primary { tree: a.to_path_buf(), locks: &locks, record: Box::new(record), before: None };
             while !stop.load(Ordering::SeqCst) {
                 primary.random(&mut random);
                 if random.below(20) == 0 {
@@ -71,7 +72,7 @@ fn resync(a: &Path, b: &Path, mode: Mode, seed: Option<u64>) -> Outcome {
 
 fn fill(tree: &Path, seed: u64, count: usize, record: &dyn Fn(&Op, &[u8])) {
     let locks = Locks::default();
-    let primary = Primary { tree: tree.to_path_buf(), locks: &locks, record: Box::new(record) };
+    let primary = Primary { tree: tree.to_path_buf(), locks: &locks, record: Box::new(record), before: None };
     let mut random = Random(seed);
     for _ in 0..count {
         primary.random(&mut random);
@@ -126,7 +127,7 @@ fn copies_only_what_differs() {
     let map = Mutex::new(ChangeMap::default());
     let locks = Locks::default();
     let record = |op: &Op, payload: &[u8]| map.lock().expect("lock").record(op, payload.len());
-    let primary = Primary { tree: a.clone(), locks: &locks, record: Box::new(record) };
+    let primary = Primary { tree: a.clone(), locks: &locks, record: Box::new(record), before: None };
     let mut random = Random(99);
     for number in 0..300 {
         primary.create(&format!("f{number}"), Kind::File).expect("create");
@@ -177,6 +178,7 @@ fn cancelled_and_run_again() {
         bandwidth: Some(16 << 20),
         session: 1,
         foreign: false,
+        recent: None,
     };
     let running = Resync::new(config);
     let (pipe, receiver) = receiver(&b, Options::default(), Some(Arc::clone(&running)));

@@ -5,13 +5,17 @@
 
 mod resync_support;
 
+use lineage::EpochId;
+use replica::activity::{Activity, Touch, Worth};
 use replica::apply::{Applied, Applier, Options};
 use replica::change_map::{ChangeMap, DirtySet};
-use replica::op::Op;
+use replica::op::{Op, Time};
 use replica::recorder::Front;
 use replica::resync::{Config, Gone, Link, Mode, Resync};
+use replica::stream::message::StreamId;
 use resync_support::*;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -74,7 +78,8 @@ impl Link for World {
                 self.push(op, payload);
                 self.resync.note_live(op);
             };
-            let primary = Primary { tree: self.tree.clone(), locks: &self.locks, record: Box::new(record) };
+            let primary =
+                Primary { tree: self.tree.clone(), locks: &self.locks, record: Box::new(record), before: None };
             primary.random(&mut self.random.lock().expect("lock"));
         }
         self.receive(frames);
@@ -93,7 +98,7 @@ impl Link for World {
 
 fn fill(tree: &Path, random: &mut Random, count: usize, record: &dyn Fn(&Op, &[u8])) {
     let locks = Locks::default();
-    let primary = Primary { tree: tree.to_path_buf(), locks: &locks, record: Box::new(record) };
+    let primary = Primary { tree: tree.to_path_buf(), locks: &locks, record: Box::new(record), before: None };
     for _ in 0..count {
         primary.random(random);
     }
@@ -101,11 +106,18 @@ fn fill(tree: &Path, random: &mut Random, count: usize, record: &dyn Fn(&Op, &[u
 
 /// One resynchronisation; returns how many live operations did not apply.
 fn run(a: &Path, b: &Path, mode: Mode, seed: u64, changes: u64) -> u64 {
-    run_with(a, b, mode, seed, changes, None)
+    run_with(a, b, mode, (seed, changes), None, None)
 }
 
-/// The same; `foreign`: what the other node says that it changed.
-fn run_with(a: &Path, b: &Path, mode: Mode, seed: u64, changes: u64, foreign: Option<&DirtySet>) -> u64 {
+/// The same; `foreign`: what the other node says that it changed; `recent`: after a crash of both, since when there may be changes.
+fn run_with(
+    a: &Path,
+    b: &Path,
+    mode: Mode,
+    (seed, changes): (u64, u64),
+    foreign: Option<&DirtySet>,
+    recent: Option<Time>,
+) -> u64 {
     let locks = Arc::new(Locks::default());
     let config = Config {
         mode,
@@ -115,6 +127,7 @@ fn run_with(a: &Path, b: &Path, mode: Mode, seed: u64, changes: u64, foreign: Op
         bandwidth: None,
         session: seed as u32,
         foreign: foreign.is_some(),
+        recent,
     };
     let resync = Resync::new(config);
     if let Some(set) = foreign {
@@ -128,7 +141,10 @@ fn run_with(a: &Path, b: &Path, mode: Mode, seed: u64, changes: u64, foreign: Op
     let world = World {
         random: Mutex::new(Random(seed * 7919)),
         queue: Mutex::default(),
-        applier: Mutex::new(Applier::new(vec![root_fd(b)], Options::default())),
+        applier: Mutex::new(Applier::new(
+            vec![root_fd(b)],
+            Options { since: recent.unwrap_or_default(), ..Options::default() },
+        )),
         resync: Arc::clone(&resync),
         locks,
         tree: a.to_path_buf(),
@@ -221,6 +237,115 @@ fn what_a_crashed_peer_did_alone() {
         fill(&b, &mut random, 50, &|op, payload| theirs.lock().expect("lock").record(op, payload.len()));
         let set = mine.lock().expect("lock").all();
         let foreign = theirs.lock().expect("lock").all();
-        run_with(&a, &b, Mode::Incremental(set), seed, 60, Some(&foreign));
+        run_with(&a, &b, Mode::Incremental(set), (seed, 60), Some(&foreign), None);
     }
+}
+
+/// The time of a kernel clock that has moved on since the call.
+fn moment() -> Time {
+    let now = || rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
+    let before = now();
+    loop {
+        let now = now();
+        if now != before {
+            return Time(now.tv_sec, now.tv_nsec as u32);
+        }
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn what_a_crash_of_both_left() {
+    // Every change was on the primary's record before it was made. The first ones reached both disks, the others one of them.
+    let mut kept = [0, 0];
+    for seed in seeds() {
+        let (at, a, b) = trees();
+        let mut random = Random(seed * 41);
+        fill(&a, &mut random, 400, &|_, _| {});
+        run(&a, &b, Mode::Compare, seed, 0);
+        let state = at.path().join("state");
+        std::fs::create_dir(&state).expect("mkdir");
+        let (log, head) = (StreamId(1), EpochId(1));
+        let (activity, _) = Activity::open(&state, None, log).expect("a log");
+        let worth = Worth { id: StreamId(2), base: Some(head), also: None };
+        activity.restart(worth, &DirtySet::default(), true).expect("written");
+        let since = moment();
+        // Which object of `a` is at a path of `b`. What is made on `b` alone has a number that nothing has on `a`.
+        let numbers: Mutex<HashMap<u64, u64>> = Mutex::default();
+        let applier = Mutex::new(Applier::new(vec![root_fd(&b)], Options::default()));
+        let follow = |op: &Op, payload: &[u8]| {
+            activity.applied(op);
+            applier.lock().expect("lock").apply(op, payload).expect("it applies");
+        };
+        let locks = Locks::default();
+        let primary = Primary {
+            tree: a.clone(),
+            locks: &locks,
+            record: Box::new(follow),
+            before: Some(Box::new(|touch| activity.about_to(touch).expect("recorded"))),
+        };
+        for _ in 0..40 {
+            primary.random(&mut random);
+        }
+        drop(primary);
+        applier.lock().expect("lock").settle();
+        for name in picture(&b).keys().filter(|name| !name.is_empty()) {
+            let ino = |tree: &Path| tree.join(name).symlink_metadata().expect("stat").ino();
+            numbers.lock().expect("lock").insert(ino(&b), ino(&a));
+        }
+        numbers.lock().expect("lock").insert(b.metadata().expect("stat").ino(), a.metadata().expect("stat").ino());
+        let number = |ino: u64| *numbers.lock().expect("lock").entry(ino).or_insert(ino | 1 << 50);
+        let secondary_kept = seed % 2 == 0;
+        let touch = |touch: &Touch<'_>| {
+            let touch = match *touch {
+                Touch::Names { dir, parent, path } => Touch::Names { dir, parent: number(parent), path },
+                Touch::Content { dir, ino, path, offset, end, state } => {
+                    Touch::Content { dir, ino: number(ino), path, offset, end, state }
+                }
+                Touch::Attributes { dir, ino, path, links } => Touch::Attributes { dir, ino: number(ino), path, links },
+                Touch::Emptied { dir, ino, path, links } => Touch::Emptied { dir, ino: number(ino), path, links },
+                Touch::Renamed { dir, ino, from, path, directory } => {
+                    Touch::Renamed { dir, ino: number(ino), from, path, directory }
+                }
+            };
+            activity.about_to(&touch).expect("recorded");
+        };
+        let record = |op: &Op, _: &[u8]| {
+            let mut op = op.clone();
+            if let Op::Create { ino, .. } | Op::Symlink { ino, .. } | Op::Unlink { ino, .. } | Op::Rmdir { ino, .. } =
+                &mut op
+                && secondary_kept
+            {
+                *ino = number(*ino);
+            }
+            activity.applied(&op);
+        };
+        let last = Primary {
+            tree: if secondary_kept { b.clone() } else { a.clone() },
+            locks: &locks,
+            record: Box::new(record),
+            before: Some(if secondary_kept {
+                Box::new(touch)
+            } else {
+                Box::new(|touch| activity.about_to(touch).expect("recorded"))
+            }),
+        };
+        for _ in 0..25 {
+            last.random(&mut random);
+        }
+        drop(last);
+        kept[usize::from(secondary_kept)] += differences(&a, &b).len();
+        let mut recovered = Activity::open(&state, Some(log), StreamId(3)).expect("a log").1;
+        // The log takes a margin of seconds, which these trees are not old enough for.
+        recovered.header.since = since;
+        let set = recovered.resolve(&[root_fd(&a)]).expect("resolved");
+        assert!(!set.everything());
+        // Whoever serves afterwards.
+        if seed % 4 < 2 {
+            run_with(&a, &b, Mode::Incremental(set), (seed, 60), None, Some(since));
+        } else {
+            run_with(&b, &a, Mode::Incremental(DirtySet::default()), (seed, 60), Some(&set), Some(since));
+        }
+    }
+    assert!(kept.iter().all(|differences| *differences > 20), "the test is too easy: {kept:?}");
 }

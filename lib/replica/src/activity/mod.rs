@@ -8,7 +8,9 @@
 //! write. A node that serves without ever having been in sync with its peer records nothing: everything will be compared.
 //!
 //! **A secondary** writes its records without waiting. They must survive its process, not its host: what it received is in the
-//! primary's log, and every comparison after a crash of both uses both. It makes its log durable before it serves.
+//! primary's log. It makes its log durable before it serves. But where the primary's log says no more than the directory of a change, and the
+//! change is on the disk of the secondary alone, only the times there tell of it. So one thing of a secondary's log counts even then: the time
+//! of the last common checkpoint ([`Activity::since`]). A log that is some batches old says an older one, which is good, too.
 //!
 //! **Bounds.** Too many records, or a log that cannot be written: it ends, and that it ended is what is durable.
 
@@ -19,7 +21,7 @@ mod tracker;
 
 pub use record::{EXTENT, Extents, Record};
 pub use recover::{Header, Recovered};
-pub use tracker::{State, Touch, Tracker};
+pub use tracker::{State, Touch};
 
 use crate::change_map::{DirtySet, MAX_ENTRIES};
 use crate::mutation;
@@ -30,6 +32,7 @@ use lineage::EpochId;
 use std::io;
 use std::path::Path;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use tracker::{Tracker, earlier};
 
 /// What the records are worth: identity of the change map, and the newest epochs of the peers that they cover.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +59,8 @@ struct Inner {
     /// Of this log: whoever wrote the state directory without knowing of the log made it worthless.
     log: StreamId,
     mode: Mode,
+    /// While nothing is recorded: what changed before this time is in the last common checkpoint.
+    since: Time,
     /// Records are to be durable before the change.
     strict: bool,
     tracker: Tracker,
@@ -65,6 +70,8 @@ struct Inner {
     /// Somebody has the journal.
     writing: bool,
     failed: bool,
+    /// Noticed, and not durable yet.
+    clock_set_back: bool,
 }
 
 /// The activity log of one module.
@@ -80,21 +87,32 @@ fn now() -> Time {
 }
 
 impl Inner {
-    /// Nothing is covered by records any more.
-    fn forget(&mut self) {
+    /// Nothing is covered by records any more; what changed since this time may be.
+    fn forget(&mut self, since: Time) {
         // Batches go on: somebody may wait for one.
         let batch = self.tracker.batch;
-        self.tracker = Tracker::new(now(), self.strict, MAX_ENTRIES);
+        self.tracker = Tracker::new(since, self.strict, MAX_ENTRIES);
         self.tracker.batch = batch;
+    }
+
+    fn since(&self) -> Time {
+        if matches!(self.mode, Mode::Off | Mode::Noted) { self.since } else { self.tracker.since() }
+    }
+
+    /// Everything may differ.
+    fn end(&mut self) {
+        self.mode = Mode::Off;
+        self.since = Time::default();
     }
 
     /// Encodes what a change needs into the open batch. The batch that must be durable before it.
     fn note(&mut self, touch: &Touch<'_>) -> io::Result<u64> {
         let mut records = Vec::new();
         let needed = self.tracker.touch(touch, now(), &mut records)?;
+        self.clock_set_back |= records.iter().any(|record| matches!(record, Record::Since(_)));
         if self.mode == Mode::Noted {
             if self.tracker.is_full() {
-                self.mode = Mode::Off;
+                self.end();
             }
             return Ok(0);
         }
@@ -108,7 +126,7 @@ impl Inner {
     }
 
     fn note_from_here(&mut self) {
-        self.forget();
+        self.forget(earlier(now()));
         self.mode = Mode::Noted;
     }
 }
@@ -125,15 +143,22 @@ impl Activity {
         let inner = Inner {
             log,
             mode: Mode::Off,
+            since: recovered.as_ref().filter(|r| !r.header.everything).map(|r| r.header.since).unwrap_or_default(),
             strict: true,
-            tracker: Tracker::new(now(), true, MAX_ENTRIES),
+            tracker: Tracker::new(earlier(now()), true, MAX_ENTRIES),
             pending: Vec::new(),
             durable: 0,
             writing: false,
             failed: false,
+            clock_set_back: false,
         };
         let activity = Self { inner: Mutex::new(inner), written: Condvar::new(), journal: Mutex::new(journal) };
         Ok((activity, recovered.unwrap_or_else(|| Recovered::nothing_known(log))))
+    }
+
+    /// What changed here before this time is in the last common checkpoint, durable on both nodes; 1970: nobody knows.
+    pub fn since(&self) -> Time {
+        self.lock().since()
     }
 
     /// Which log is to be believed, once it was written.
@@ -181,7 +206,7 @@ impl Activity {
             Ok(()) => {
                 inner.durable = inner.durable.max(batch);
                 if full {
-                    inner.mode = Mode::Off;
+                    inner.end();
                 }
             }
             Err(_) => inner.failed = true,
@@ -202,14 +227,20 @@ impl Activity {
 
     /// A secondary is about to apply this operation.
     pub fn follow(&self, op: &Op, payload: usize) -> io::Result<()> {
-        {
+        let clock_set_back = {
             let mut inner = self.lock();
             if inner.mode == Mode::Off || mutation::forgets(op) {
                 return Ok(());
             }
             touches_of(op, payload, &mut |touch| inner.note(touch).map(drop))?;
-        }
+            std::mem::take(&mut inner.clock_set_back) && inner.mode == Mode::Loose
+        };
         self.applied(op);
+        if clock_set_back {
+            // The one record of a secondary that nobody else has.
+            let inner = self.take();
+            drop(self.write(inner, true)?);
+        }
         Ok(())
     }
 
@@ -307,17 +338,20 @@ impl Activity {
         outcome
     }
 
-    /// Begins anew: exactly this may differ. Durable when it returns. `strict`: changes from here on are durable before they are made.
+    /// Begins anew: exactly this may differ. Durable when it returns. `strict`: changes from here on are durable before they are made. The time of
+    /// the last common checkpoint stays.
     pub fn restart(&self, worth: Worth, set: &DirtySet, strict: bool) -> io::Result<()> {
         let mut inner = self.take();
         inner.strict = strict;
-        inner.forget();
+        let since = inner.since();
+        inner.forget(since.min(earlier(now())));
         let useless = set.everything() || worth.base.is_none() && worth.also.is_none();
         inner.mode = match (useless, strict) {
             (true, _) => Mode::Off,
             (false, true) => Mode::Strict,
             (false, false) => Mode::Loose,
         };
+        inner.since = if set.everything() { Time::default() } else { since };
         let records = if useless || set.is_empty() { Vec::new() } else { vec![Record::set(set)] };
         self.snapshot(inner, worth, &records, true)
     }
@@ -369,7 +403,7 @@ impl Activity {
     /// The log is given up: the caller has made durable that it is not to be believed. `next`: identity of the one that may follow.
     pub fn disable(&self, next: StreamId) {
         let mut inner = self.lock();
-        inner.mode = Mode::Off;
+        inner.end();
         inner.failed = false;
         inner.log = next;
         inner.pending.clear();

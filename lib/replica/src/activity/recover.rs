@@ -220,7 +220,7 @@ fn changed_since(root: BorrowedFd<'_>, dir: u16, path: &RelPath, since: Time, se
             Err(e) if is_gone(&e) => continue,
             Err(e) => return Err(e),
         };
-        if Time(stat.st_ctime, stat.st_ctime_nsec as u32) < since {
+        if tree::ctime_of(&stat) < since {
             continue;
         }
         let full = path.join(&name);

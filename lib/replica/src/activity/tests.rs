@@ -32,10 +32,11 @@ impl Place {
         Activity::open(self.state.path(), expected, LOG).unwrap()
     }
 
-    /// A log that starts with nothing that differs.
+    /// A log that starts with a common checkpoint.
     fn started(&self, strict: bool) -> Activity {
         let activity = self.open(None).0;
         activity.restart(worth(), &DirtySet::default(), strict).unwrap();
+        activity.retire(activity.bump(), worth()).unwrap();
         activity
     }
 
@@ -98,6 +99,41 @@ fn a_crash_tells_exactly_what_was_touched() {
     assert_eq!(moved, ["touched/dir", "touched/new"]);
     assert_eq!(listed, ["touched"]);
     assert_eq!(files, [("d/base".to_owned(), vec![(128, 128)])]);
+}
+
+#[test]
+fn nothing_but_a_common_checkpoint_moves_the_time_on() {
+    let place = Place::new();
+    let known = DirtySet::default();
+    {
+        let activity = place.open(None).0;
+        assert_eq!(activity.since(), Time::default());
+        activity.restart(worth(), &known, false).unwrap();
+        assert_eq!(activity.since(), Time::default(), "copied to, and no checkpoint yet");
+        names(&activity, "d");
+        assert_eq!(activity.since(), Time::default());
+    }
+    let since = {
+        let activity = place.open(Some(LOG)).0;
+        activity.restart(worth(), &known, false).unwrap();
+        let begun = activity.bump();
+        assert_eq!(activity.since(), Time::default(), "not common yet");
+        activity.retire(begun, worth()).unwrap();
+        activity.since()
+    };
+    assert!(since > Time::default() && since < now(), "{since:?}");
+    for strict in [false, true] {
+        let activity = place.open(Some(LOG)).0;
+        assert_eq!(activity.since(), since);
+        activity.restart(worth(), &known, strict).unwrap();
+        activity.bump();
+        assert_eq!(activity.since(), since);
+    }
+    let activity = place.open(Some(LOG)).0;
+    activity.restart(worth(), &DirtySet::all_of_it(), false).unwrap();
+    assert_eq!(activity.since(), Time::default());
+    drop(activity);
+    assert_eq!(place.open(Some(LOG)).0.since(), Time::default());
 }
 
 #[test]

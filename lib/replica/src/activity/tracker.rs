@@ -90,13 +90,14 @@ pub struct Tracker {
     most: usize,
 }
 
-fn earlier(Time(seconds, nanos): Time) -> Time {
+/// What is certainly before every change time that the kernel gives from now on.
+pub fn earlier(Time(seconds, nanos): Time) -> Time {
     Time(seconds.saturating_sub(SLACK), nanos)
 }
 
 impl Tracker {
-    /// Nothing is covered. `most`: records kept.
-    pub fn new(now: Time, own_numbers: bool, most: usize) -> Self {
+    /// Nothing is covered; what changed since `since` is of interest. `most`: records kept.
+    pub fn new(since: Time, own_numbers: bool, most: usize) -> Self {
         Self {
             generation: 1,
             batch: 1,
@@ -104,7 +105,7 @@ impl Tracker {
             files: HashMap::new(),
             moved: HashMap::new(),
             born: HashMap::new(),
-            times: BTreeMap::from([(1, earlier(now))]),
+            times: BTreeMap::from([(1, since)]),
             clock_batch: 0,
             own_numbers,
             entries: 0,

@@ -10,7 +10,7 @@ fn path(text: &str) -> RelPath {
 }
 
 fn tracker() -> Tracker {
-    Tracker::new(NOW, true, 10_000)
+    Tracker::new(earlier(NOW), true, 10_000)
 }
 
 /// Records that an overwrite of a file of 100 extents needs.

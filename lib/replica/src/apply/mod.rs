@@ -45,6 +45,8 @@ pub struct Options {
     pub salvage: Option<Salvage>,
     /// The tree is a mixture: a resynchronisation began and did not end.
     pub inconsistent: bool,
+    /// What changed here before this time is in the last common checkpoint.
+    pub since: Time,
 }
 
 /// What became of an operation.
@@ -131,6 +133,7 @@ pub struct Applier {
     cache: Cache,
     salvage: Option<Salvage>,
     inconsistent: bool,
+    since: Time,
     /// All names are equal: nothing may be ignored any more.
     names_done: bool,
     replaying: bool,
@@ -165,6 +168,7 @@ impl Applier {
             cache: Cache::new(CACHE),
             salvage: options.salvage,
             inconsistent: options.inconsistent,
+            since: options.since,
             names_done: false,
             replaying: false,
             bound: HashMap::new(),
@@ -277,8 +281,9 @@ impl Applier {
                     Ask::Verify { question } => self.answer_verify(*id, &question),
                 };
             }
-            Op::SyncNames { dir, path, first, last, ask } => {
-                return match (self.sync_names(*dir, path, first.as_ref(), last.as_ref(), *ask, payload), ask) {
+            Op::SyncNames { dir, path, first, last, ask, recent } => {
+                let range = (first.as_ref(), last.as_ref());
+                return match (self.sync_names(*dir, path, range, (*ask, *recent), payload), ask) {
                     // The primary waits for an answer.
                     (Err(Fault::Io(e)), Some(id)) if self.may_ignore(&e) => sync::no_such_directory(*id),
                     (other, _) => other,

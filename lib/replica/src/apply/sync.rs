@@ -29,9 +29,8 @@ impl Applier {
         &mut self,
         dir: u16,
         path: &RelPath,
-        first: Option<&RelPath>,
-        last: Option<&RelPath>,
-        ask: Option<u64>,
+        (first, last): (Option<&RelPath>, Option<&RelPath>),
+        (ask, recent): (Option<u64>, bool),
         payload: &[u8],
     ) -> Result<Applied, Fault> {
         let entries: Vec<Entry> = serde_json::from_slice(payload).map_err(|_| Fault::Malformed("a bad listing"))?;
@@ -68,10 +67,15 @@ impl Applier {
             if self.is_excluded(dir, &full, Some(entry.kind)) {
                 continue;
             }
+            // Asked first: what is made equal here changes the time.
+            let changed = recent
+                && tree::stat_at(&here, entry.name.as_bytes()).is_ok_and(|stat| tree::ctime_of(&stat) >= self.since);
             let found = self.entry(&here, dir, &full, entry)?;
             answer.linked |= found.linked;
             if found.fresh {
                 answer.fresh.push(number as u32);
+            } else if changed {
+                answer.recent.push(number as u32);
             }
         }
         if ask.is_none() {

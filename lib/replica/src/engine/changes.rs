@@ -18,23 +18,41 @@ const COMPARISON: u64 = 0;
 pub struct Changes {
     map: ChangeMap,
     covered: Covered,
+    recovered: Recovered,
+}
+
+/// Whether the map holds what a former process recorded: an activity log says less than the map that its process had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Recovered {
+    No,
+    /// In the generation that has not ended.
+    Open,
+    /// In the one that this checkpoint ended.
+    Sealed(u64),
 }
 
 impl Changes {
     /// A map that covers nobody yet: it says "everything".
     pub fn unknown(id: StreamId) -> Self {
-        Self { map: ChangeMap::unknown(), covered: Covered { id, base: None, also: None } }
+        let covered = Covered { id, base: None, also: None };
+        Self { map: ChangeMap::unknown(), covered, recovered: Recovered::No }
     }
 
     /// What a former process recorded.
     pub fn recover(&mut self, set: &DirtySet, header: &Header) {
         self.map.replace(set);
+        self.recovered = Recovered::Open;
         let known = !set.everything();
         self.covered = Covered {
             id: if known { header.id } else { self.covered.id },
             base: header.base.filter(|_| known),
             also: header.also.filter(|_| known),
         };
+    }
+
+    /// Whether what a former process recorded is still of interest.
+    pub fn is_recovered(&self) -> bool {
+        self.recovered != Recovered::No
     }
 
     /// What follows was received, or is this node's own.
@@ -56,11 +74,17 @@ impl Changes {
 
     pub fn seal(&mut self, checkpoint: u64) {
         self.map.seal(checkpoint);
+        if self.recovered == Recovered::Open {
+            self.recovered = Recovered::Sealed(checkpoint);
+        }
     }
 
     /// Both sides have the checkpoint: from now on the map covers a peer whose newest epoch is `head`.
     pub fn retire(&mut self, checkpoint: u64, head: Option<EpochId>) {
         self.map.retire(checkpoint);
+        if matches!(self.recovered, Recovered::Sealed(sealed) if sealed <= checkpoint) {
+            self.recovered = Recovered::No;
+        }
         self.rebase(head);
     }
 
@@ -79,6 +103,7 @@ impl Changes {
     /// Both trees are equal and durable, and nothing changes.
     pub fn clear(&mut self, head: Option<EpochId>) {
         self.map.clear();
+        self.recovered = Recovered::No;
         self.rebase(head);
     }
 

@@ -14,7 +14,7 @@ use super::detail::Detail;
 use super::keys::StreamKeys;
 use super::report::{Peer, Report};
 use super::serve::{HANDSHAKE, Line, LineError, tune};
-use super::spec::{Asynchronous, Failure, Spec};
+use super::spec::{Asynchronous, Failure};
 use crate::activity::Activity;
 use crate::apply::{Applied, Applier, Options};
 use crate::change_map::DirtySet;
@@ -76,11 +76,12 @@ fn free_bytes(path: &Path) -> u64 {
 
 impl Making {
     /// `salvage`: what is overwritten or removed never reached the other node, and is put aside first.
-    pub fn applier(&self, spec: &Spec, inconsistent: bool, salvage: bool) -> Result<Applier, Failure> {
+    pub fn applier(&self, core: &Core, inconsistent: bool, salvage: bool) -> Result<Applier, Failure> {
+        let spec = &core.spec;
         let paths: Vec<_> = spec.directories.iter().map(|d| d.path.clone()).collect();
         let directory = spec.salvage_dir.as_ref().filter(|_| salvage);
         let salvage = directory.map(|d| Salvage::new(d, SystemTime::now(), &paths, free_bytes(d) / SALVAGE_SHARE));
-        let options = Options { excludes: self.excludes.clone(), salvage, inconsistent };
+        let options = Options { excludes: self.excludes.clone(), salvage, inconsistent, since: core.activity.since() };
         Ok(Applier::new(super::place::duplicate(&self.roots)?, options))
     }
 }
@@ -461,7 +462,7 @@ impl Session {
         } else {
             let remembered = self.core.remembered();
             let unseen = salvage || remembered.lineage.may_hold_unseen(theirs, remembered.unshared, self.full);
-            let made = self.making.applier(&self.core.spec, true, unseen);
+            let made = self.making.applier(&self.core, true, unseen);
             self.applier = made.map_err(|e| LineError::Protocol(e.reason))?;
             self.core
                 .remember(|r| {

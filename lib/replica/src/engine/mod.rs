@@ -415,7 +415,7 @@ impl Engine {
             .map_err(|e| Failure::new(format!("the state directory: {e}"), "it must be on a writable disk"))?;
         let making = Making { excludes: self.server.excludes.clone(), roots };
         let inconsistent = matches!(standing, Standing::Inconsistent | Standing::Blank);
-        let applier = making.applier(&core.spec, inconsistent, false)?;
+        let applier = making.applier(&core, inconsistent, false)?;
         Follower::start(core, self.server.keys.clone(), applier, making, places, place, wanted)
             .map_err(|e| Failure::new(format!("no thread: {e}"), "raise the limit of processes"))
     }

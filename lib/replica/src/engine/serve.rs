@@ -338,6 +338,7 @@ impl Server {
                 excludes: self.excludes.clone(),
                 front: Arc::new(Fronts(fronts)),
                 bandwidth: core.spec.resync_bandwidth_kbs.map(|k| k.saturating_mul(1024)),
+                recent: flow.changes.is_recovered().then(|| core.activity.since()),
                 session: link as u32,
                 foreign: changed,
             };

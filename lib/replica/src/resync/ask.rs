@@ -41,6 +41,9 @@ pub struct Answer {
     /// Of a `SyncNames`: positions in its listing of what was made anew, and is empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fresh: Vec<u32>,
+    /// Of a `SyncNames` that asked for it: positions of what was there, and changed there since the last common checkpoint.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub recent: Vec<u32>,
     /// Of a `SyncNames`: a file here has other names too.
     #[serde(default)]
     pub linked: bool,

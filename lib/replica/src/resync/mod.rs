@@ -32,6 +32,11 @@
 //! widened to the whole tree (no content is read for that). Until all names are equal a live change may reach another file of the
 //! secondary than it should, or none: such files are compared by inode, wherever their names are in the end.
 //!
+//! **After a crash of the primary** its map is what its log says, and a log says of some changes no more than the directory they were made in:
+//! the change time of the object tells the rest ([`crate::activity`]). But it may tell it on the other node only: of what neither node had made
+//! durable, either may have kept more. So in directories that are listed each node names the objects that changed since the last common
+//! checkpoint by its own clock, and these are compared whole.
+//!
 //! **Since a moment.** All names are compared, and every file is asked for. Of a file whose times say that it did not change here since then
 //! no block is read, on either side, unless its size differs there (as it does where the names phase had to make it anew). A live change
 //! reaches both copies in any case, and sets the file's change time.
@@ -48,7 +53,7 @@ pub(crate) mod pace;
 pub use link::{Gone, Link, Progress, ResyncError, Summary};
 
 use crate::change_map::{Blocks, DirtySet};
-use crate::op::{Kind, Op, RelPath};
+use crate::op::{Kind, Op, RelPath, Time};
 use crate::recorder::Front;
 use crate::tree::{self, Exclude};
 use ask::{Answer, Ask};
@@ -85,6 +90,9 @@ pub struct Config {
     pub bandwidth: Option<u64>,
     /// Another number for each resynchronisation of a process: answers to a former one are not taken.
     pub session: u32,
+    /// `Incremental`, and the map is what a log of this node says after a crash: since when there may be changes here that are not in the last
+    /// common checkpoint.
+    pub recent: Option<Time>,
     /// The other node says what it changed, see [`Resync::add_foreign`]; `Incremental` is about both.
     pub foreign: bool,
 }
@@ -106,6 +114,8 @@ pub struct Resync {
     bandwidth: Option<u64>,
     /// See [`Mode::Since`].
     since: Option<i64>,
+    /// See [`Config::recent`].
+    recent: Option<Time>,
     session: u32,
     /// What may differ, once all is known; None: everything.
     dirty: OnceLock<Option<DirtySet>>,
@@ -208,6 +218,7 @@ impl Resync {
             front: config.front,
             bandwidth: config.bandwidth,
             since,
+            recent: config.recent.filter(|_| is_selective),
             session: config.session,
             dirty: OnceLock::new(),
             own,
@@ -506,6 +517,19 @@ impl State {
             && parent == listing.path
         {
             listing.touched.insert(name.to_vec());
+        }
+    }
+
+    /// An object of a listing changed since the last common checkpoint, here or there.
+    fn compare_recent(&mut self, dir: u16, path: RelPath, kind: Kind, ino: u64) {
+        match kind {
+            Kind::File => {
+                self.suspects.insert((dir, ino));
+                self.compare.insert((dir, path));
+            }
+            Kind::Directory => self.directories.push_back(Directory { dir, path, deep: false }),
+            // A listing says all of the others.
+            _ => {}
         }
     }
 

@@ -112,6 +112,11 @@ impl Resync {
                     state.compare.insert((asked.dir, path));
                 }
             }
+            for number in answer.recent {
+                if let Some((name, kind, ino)) = asked.entries.get(number as usize) {
+                    state.compare_recent(asked.dir, asked.path.join(name.as_bytes()), *kind, *ino);
+                }
+            }
             if answer.linked {
                 for (name, _, ino) in asked.entries.iter().filter(|(_, kind, _)| *kind == Kind::File) {
                     state.suspects.insert((asked.dir, *ino));
@@ -287,6 +292,9 @@ impl Resync {
                 several = true;
                 entry.same_as = self.other_name(dir, &full, &stat);
             }
+            if self.recent.is_some_and(|since| tree::ctime_of(&stat) >= since) {
+                self.lock().compare_recent(dir, full.clone(), kind, stat.st_ino);
+            }
             match kind {
                 Kind::Directory => below.push(full),
                 Kind::File => {
@@ -307,7 +315,7 @@ impl Resync {
                         entry.target = RelPath::opaque(target.into_bytes());
                     }
                     let meta = Meta::read(Place::At(here.as_fd(), name), &stat).map_err(|e| disk(dir, &full, e))?;
-                    if !meta.xattrs.is_empty() {
+                    if !meta.xattrs.is_empty() || self.recent.is_some() {
                         attributes.push((full, stat.st_ino, meta));
                     }
                 }
@@ -324,7 +332,8 @@ impl Resync {
             self.lock().waiting.insert(id, Asked { dir, path: path.clone(), entries });
         }
         let payload = serde_json::to_vec(&entries).map_err(|e| disk(dir, path, e.into()))?;
-        let op = Op::SyncNames { dir, path: path.clone(), first: first.cloned(), last: last.cloned(), ask };
+        let recent = self.recent.is_some();
+        let op = Op::SyncNames { dir, path: path.clone(), first: first.cloned(), last: last.cloned(), ask, recent };
         link.emit(&op, &payload)?;
         for (path, ino, meta) in attributes {
             let payload = serde_json::to_vec(&meta).map_err(|e| disk(dir, &path, e.into()))?;

@@ -88,6 +88,11 @@ pub fn mtime_of(stat: &Stat) -> Time {
     Time(stat.st_mtime, stat.st_mtime_nsec as u32)
 }
 
+/// When the kernel changed an object's inode last.
+pub fn ctime_of(stat: &Stat) -> Time {
+    Time(stat.st_ctime, stat.st_ctime_nsec as u32)
+}
+
 /// Names in a directory, sorted, without `.` and `..`.
 pub fn names(dir: impl AsFd) -> io::Result<Vec<Vec<u8>>> {
     let mut found = Vec::new();

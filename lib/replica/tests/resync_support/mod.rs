@@ -3,6 +3,7 @@
 #![allow(dead_code)] // each test file uses a part of it
 #![allow(clippy::expect_used, clippy::type_complexity)]
 
+use replica::activity::{State, Touch};
 use replica::apply::{Applied, Applier, Options};
 use replica::op::{Kind, Op, Owner, RelPath, Time};
 use replica::recorder::Front;
@@ -186,11 +187,36 @@ pub struct Primary<'a> {
     pub locks: &'a Locks,
     /// Called after each change, under the locks.
     pub record: Box<dyn Fn(&Op, &[u8]) + 'a>,
+    /// Called before each change, like the front does.
+    pub before: Option<Box<dyn Fn(&Touch<'_>) + 'a>>,
 }
 
 impl Primary<'_> {
     fn at(&self, path: &str) -> PathBuf {
         self.tree.join(path)
+    }
+
+    fn touch(&self, touch: &Touch<'_>) {
+        if let Some(before) = &self.before {
+            before(touch);
+        }
+    }
+
+    fn touch_names(&self, path: &str) {
+        let path = rel(path).parent();
+        if let Ok(parent) = fs::metadata(self.tree.join(std::ffi::OsStr::from_bytes(path.as_bytes()))) {
+            self.touch(&Touch::Names { dir: 0, parent: parent.ino(), path: &path });
+        }
+    }
+
+    fn touch_attributes(&self, path: &str, meta: &fs::Metadata) {
+        let links = if meta.is_dir() { 1 } else { meta.nlink() };
+        self.touch(&Touch::Attributes { dir: 0, ino: meta.ino(), path: &rel(path), links });
+    }
+
+    fn touch_content(&self, path: &str, meta: &fs::Metadata, (offset, end): (u64, u64)) {
+        let state = || Ok(State { size: meta.len(), links: meta.nlink() });
+        self.touch(&Touch::Content { dir: 0, ino: meta.ino(), path: &rel(path), offset, end, state: &state });
     }
 
     fn parent_mtime(&self, path: &str) -> Time {
@@ -204,6 +230,7 @@ impl Primary<'_> {
             return Err(io::ErrorKind::InvalidInput.into());
         }
         let file = fs::OpenOptions::new().write(true).open(self.at(path))?;
+        self.touch_content(path, &file.metadata()?, (offset, offset + bytes.len() as u64));
         file.write_all_at(bytes, offset)?;
         let meta = file.metadata()?;
         let op = Op::Write { dir: 0, path: rel(path), ino: meta.ino(), offset, mtime: times(&meta) };
@@ -218,6 +245,13 @@ impl Primary<'_> {
             return Err(io::ErrorKind::InvalidInput.into());
         }
         let file = fs::OpenOptions::new().write(true).open(self.at(path))?;
+        let before = file.metadata()?;
+        self.touch_attributes(path, &before);
+        if size == 0 {
+            self.touch(&Touch::Emptied { dir: 0, ino: before.ino(), path: &rel(path), links: before.nlink() });
+        } else {
+            self.touch_content(path, &before, (size, u64::MAX));
+        }
         file.set_len(size)?;
         let meta = file.metadata()?;
         let op = Op::SetAttr {
@@ -242,6 +276,7 @@ impl Primary<'_> {
         if meta.is_symlink() {
             return Err(io::ErrorKind::InvalidInput.into());
         }
+        self.touch_attributes(path, &meta);
         fs::set_permissions(self.at(path), fs::Permissions::from_mode(mode))?;
         let op = Op::SetAttr {
             dir: 0,
@@ -265,6 +300,7 @@ impl Primary<'_> {
         if !meta.is_file() && !meta.is_dir() {
             return Err(io::ErrorKind::InvalidInput.into());
         }
+        self.touch_attributes(path, &meta);
         rustix::fs::lsetxattr(self.at(path), name, value, rustix::fs::XattrFlags::empty())?;
         let op = Op::SetXattr { dir: 0, path: rel(path), ino: meta.ino(), name: rel(name) };
         (self.record)(&op, value);
@@ -274,6 +310,7 @@ impl Primary<'_> {
     pub fn create(&self, path: &str, kind: Kind) -> io::Result<()> {
         let _names = self.locks.names.write().expect("lock");
         let at = self.at(path);
+        self.touch_names(path);
         match kind {
             Kind::Directory => fs::create_dir(&at)?,
             Kind::Symlink => std::os::unix::fs::symlink(format!("to {path}"), &at)?,
@@ -302,6 +339,8 @@ impl Primary<'_> {
     pub fn link(&self, from: &str, path: &str) -> io::Result<()> {
         let _names = self.locks.names.write().expect("lock");
         let meta = self.at(from).symlink_metadata()?;
+        self.touch_names(path);
+        self.touch_attributes(from, &meta);
         fs::hard_link(self.at(from), self.at(path))?;
         let parent_mtime = self.parent_mtime(path);
         (self.record)(&Op::Link { dir: 0, from: rel(from), path: rel(path), ino: meta.ino(), parent_mtime }, &[]);
@@ -312,6 +351,7 @@ impl Primary<'_> {
         let _names = self.locks.names.write().expect("lock");
         let meta = self.at(path).symlink_metadata()?;
         let (dir, ino) = (0, meta.ino());
+        self.touch_names(path);
         if meta.is_dir() {
             fs::remove_dir(self.at(path))?;
         } else {
@@ -330,6 +370,15 @@ impl Primary<'_> {
     pub fn rename(&self, from: &str, path: &str, flags: u32) -> io::Result<()> {
         let _names = self.locks.names.write().expect("lock");
         let ino = self.at(from).symlink_metadata()?.ino();
+        self.touch_names(from);
+        self.touch_names(path);
+        let moves = [(from, path), (path, from)];
+        for (from, path) in moves.into_iter().take(if flags & libc::RENAME_EXCHANGE == 0 { 1 } else { 2 }) {
+            if let Ok(meta) = self.at(from).symlink_metadata() {
+                let (ino, directory) = (meta.ino(), meta.is_dir());
+                self.touch(&Touch::Renamed { dir: 0, ino, from: &rel(from), path: &rel(path), directory });
+            }
+        }
         let bits = rustix::fs::RenameFlags::from_bits_truncate(flags);
         rustix::fs::renameat_with(rustix::fs::CWD, self.at(from), rustix::fs::CWD, self.at(path), bits)?;
         let (from_mtime, parent_mtime) = (self.parent_mtime(from), self.parent_mtime(path));
@@ -341,7 +390,9 @@ impl Primary<'_> {
     pub fn unset(&self, path: &str, name: &str) -> io::Result<()> {
         let _names = self.locks.names.read().expect("lock");
         let _files = self.locks.files.lock().expect("lock");
-        let ino = self.at(path).symlink_metadata()?.ino();
+        let meta = self.at(path).symlink_metadata()?;
+        let ino = meta.ino();
+        self.touch_attributes(path, &meta);
         rustix::fs::lremovexattr(self.at(path), name)?;
         (self.record)(&Op::RemoveXattr { dir: 0, path: rel(path), ino, name: rel(name) }, &[]);
         Ok(())
@@ -354,6 +405,12 @@ impl Primary<'_> {
             return Err(io::ErrorKind::InvalidInput.into());
         }
         let file = fs::OpenOptions::new().write(true).open(self.at(path))?;
+        let before = file.metadata()?;
+        self.touch_attributes(path, &before);
+        if mode & !1 != 0 {
+            let end = if mode & (8 | 32) == 0 { offset + length } else { u64::MAX };
+            self.touch_content(path, &before, (offset, end));
+        }
         let flags = rustix::fs::FallocateFlags::from_bits_truncate(mode as u32);
         let result = rustix::fs::fallocate(&file, flags, offset, length);
         let meta = file.metadata()?;

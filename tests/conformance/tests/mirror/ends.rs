@@ -127,3 +127,43 @@ fn what_a_lost_primary_never_shared_is_kept_aside_however_it_comes_back() -> Res
         module.replays()
     })
 }
+
+/// Both lose their power, and the disk of the secondary has what that of the primary lost: a file that grew, and one that was replaced by a
+/// rename. Nobody was promised either; both nodes must hold the same afterwards, whichever that is.
+#[test]
+#[ignore = "needs root and a lab: scripts/test conformance"]
+fn what_only_the_secondary_kept_of_a_blackout_is_made_equal() -> Result<()> {
+    Cluster::up("end-kept", 2)?.scenario(|cluster| {
+        let module = pair(cluster)?;
+        for file in ["grown", "replaced"] {
+            write(cluster, &module, "node1", file, "old")?;
+        }
+        // Until they are older than anything that the nodes would look at by itself: checkpoints are common again and again.
+        let common = || cluster.lab.sh("node1", "grep '\"position\"' /var/lib/sk/modules/mir/replica/lineage.json");
+        for round in 0..4 {
+            let before = common()?;
+            write(cluster, &module, "node1", "tick", &round.to_string())?;
+            wait::until("the next checkpoint", SOON, || {
+                let now = common().map_err(|e| e.to_string())?;
+                if now == before { Err(now) } else { Ok(()) }
+            })?;
+        }
+        let line = "printf new >other && mv other replaced && printf %s -more >>grown";
+        cluster.lab.sh("node1", &format!("cd {} && {line}", module.directory()))?;
+        wait::until("node2 has it", SOON, || match read(cluster, &module, "node2", "grown") {
+            Some(text) if text == "old-more" => Ok(()),
+            other => Err(format!("{other:?}")),
+        })?;
+        cluster.lab.exec("node2", &["sync", "-f", module.directory()])?;
+        cluster.lab.blackout(&["node1", "node2"])?;
+        boot_both(cluster)?;
+        module.pair("node1", "node2")?;
+        module.logged("node2", "Reintegration mode: incremental", 1)?;
+        for file in ["grown", "replaced"] {
+            let (one, two) = (read(cluster, &module, "node1", file), read(cluster, &module, "node2", file));
+            eprintln!("{file}: {one:?}, {two:?}");
+            ensure!(one.is_some() && one == two, "{file}: {one:?} on node1, {two:?} on node2");
+        }
+        module.replays()
+    })
+}
