@@ -7,6 +7,8 @@ mod pair;
 use pair::{Pair, Writer, check_acknowledged, possible, until_equal};
 use serde_json::json;
 use std::io::Write as _;
+use std::os::unix::fs::FileExt as _;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 #[test]
@@ -293,6 +295,46 @@ fn an_interrupted_resynchronisation_goes_on_and_the_application_never_waits_for_
     let acknowledged = writer.finish();
     until_equal(&pair.a.dir, &pair.b.dir);
     check_acknowledged(&pair.b.dir, &acknowledged);
+}
+
+#[test]
+fn a_resynchronisation_gets_on_however_much_the_application_writes() {
+    if !possible() {
+        return;
+    }
+    let mut pair = Pair::new(json!({}));
+    for n in 0..6_u8 {
+        std::fs::write(pair.a.dir.join(format!("blob{n}")), vec![n; 1 << 20]).unwrap();
+    }
+    pair.a.done(json!({"kind":"primary","peer":"excluded","force":true}));
+    // More than the wire carries: whoever waits for room in the window finds it taken.
+    pair.wire.slow(8 << 20);
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for name in ["one", "two"] {
+            let (file, stop) = (std::fs::File::create(pair.a.dir.join(name)).unwrap(), &stop);
+            scope.spawn(move || {
+                let blocks = (0..16_u64).cycle().zip(0_u8..=255);
+                for (block, byte) in blocks.cycle().take_while(|_| !stop.load(SeqCst)) {
+                    file.write_all_at(&vec![byte; 128 << 10], block << 17).unwrap();
+                }
+            });
+        }
+        let _stop = Stop(&stop);
+        pair.b.done(json!({"kind":"secondary"}));
+        pair.a.until_replica("b in sync", |r| r["peer"] == "in_sync" && r["standing"] == "paired");
+    });
+    pair.wire.slow(0);
+    until_equal(&pair.a.dir, &pair.b.dir);
+}
+
+/// Ends other threads also when this one fails.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, SeqCst);
+    }
 }
 
 #[test]

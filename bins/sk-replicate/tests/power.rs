@@ -157,6 +157,49 @@ fn a_primary_that_lost_its_power_in_a_storm_compares_its_record_and_is_equal() {
     until_equal(&pair.a.dir, &pair.b.dir);
 }
 
+/// Of what nobody was promised each disk has kept what it liked; whoever serves afterwards, the other one becomes equal.
+#[test]
+fn both_lose_their_power_in_a_storm_and_only_their_records_are_compared() {
+    if !possible() {
+        return;
+    }
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let seed = number("SEED").unwrap_or_else(|| u64::from(std::process::id()));
+    println!("SEED={seed}");
+    let mut dice = Dice(seed);
+    let mut pair = Pair::synced(json!({"disks": true}));
+    let mut first = true;
+    for _ in 0..number("ROUNDS").unwrap_or(2) {
+        {
+            let (primary, secondary) = if first { (&mut pair.a, &mut pair.b) } else { (&mut pair.b, &mut pair.a) };
+            let storm = Storm::start(&primary.dir, dice.below(u64::from(u32::MAX)));
+            storm.until_more(150 + dice.below(200), Duration::from_secs(20));
+            for _ in 0..dice.below(4) {
+                match dice.below(3) {
+                    0 => primary.sync_disk(),
+                    1 => secondary.sync_disk(),
+                    _ => {}
+                }
+                storm.until_more(dice.below(30), Duration::from_secs(1));
+            }
+            primary.power_off();
+            secondary.power_off();
+            storm.finish();
+        }
+        first = dice.below(2) == 0;
+        let (primary, secondary) = if first { (&mut pair.a, &mut pair.b) } else { (&mut pair.b, &mut pair.a) };
+        primary.start_again();
+        primary.done(json!({"kind":"primary","peer":"excluded","force":true}));
+        let storm = Storm::start(&primary.dir, dice.below(u64::from(u32::MAX)));
+        storm.until_more(dice.below(60), Duration::from_secs(10));
+        let begun = rejoin(secondary);
+        assert_eq!(begun["mode"], "incremental", "{begun}");
+        storm.until_more(dice.below(60), Duration::from_secs(10));
+        storm.finish();
+        until_equal(&primary.dir, &secondary.dir);
+    }
+}
+
 #[test]
 fn a_node_that_served_alone_and_lost_its_power_still_knows_what_its_peer_lacks() {
     if !possible() {

@@ -9,7 +9,7 @@ use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 use sys::store::Store;
@@ -516,6 +516,8 @@ pub fn check_acknowledged(dir: &Path, acknowledged: &[String]) {
 pub struct Wire {
     pub port: u16,
     cut: Arc<AtomicBool>,
+    /// Bytes a second that each direction carries; 0: as many as there are.
+    rate: Arc<AtomicU64>,
     streams: Arc<Mutex<Vec<TcpStream>>>,
 }
 
@@ -524,7 +526,8 @@ impl Wire {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let (cut, streams) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
-        let wire = Self { port, cut: cut.clone(), streams: streams.clone() };
+        let rate = Arc::new(AtomicU64::new(0));
+        let wire = Self { port, cut: cut.clone(), rate: rate.clone(), streams: streams.clone() };
         std::thread::spawn(move || {
             for incoming in listener.incoming() {
                 let Ok(incoming) = incoming else { return };
@@ -534,7 +537,7 @@ impl Wire {
                 {
                     streams.lock().unwrap().push(from.try_clone().unwrap());
                     from.set_nodelay(true).unwrap();
-                    let cut = cut.clone();
+                    let (cut, rate) = (cut.clone(), rate.clone());
                     std::thread::spawn(move || {
                         let mut buffer = vec![0; 65536];
                         while let Ok(n @ 1..) = from.read(&mut buffer) {
@@ -544,6 +547,9 @@ impl Wire {
                             if onto.write_all(&buffer[..n]).is_err() {
                                 break;
                             }
+                            if let Some(us) = (n as u64 * 1_000_000).checked_div(rate.load(SeqCst)) {
+                                std::thread::sleep(Duration::from_micros(us));
+                            }
                         }
                         let _ = onto.shutdown(std::net::Shutdown::Both);
                     });
@@ -551,6 +557,11 @@ impl Wire {
             }
         });
         wire
+    }
+
+    /// From now on it carries this many bytes a second.
+    pub fn slow(&self, rate: u64) {
+        self.rate.store(rate, SeqCst);
     }
 
     pub fn cut(&self) {

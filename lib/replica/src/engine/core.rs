@@ -28,6 +28,7 @@ use super::latency::Latency;
 use super::lease::Lease;
 use super::report::{Peer, Report, Reporter, Role, Snapshot};
 use super::spec::{Failure, Spec};
+use super::window::{Whose, Window};
 use crate::activity::{Activity, Worth};
 use crate::mutation;
 use crate::op::Op;
@@ -55,6 +56,7 @@ pub type Reply = Box<dyn FnOnce() + Send>;
 /// Everything that orders operations.
 pub struct Flow {
     pub ring: Ring<File>,
+    pub window: Window,
     pub changes: Changes,
     pub role: Role,
     pub peer: Peer,
@@ -122,7 +124,9 @@ pub struct Core {
     pub fronts: RwLock<Vec<Arc<dyn Front>>>,
     reporter: Reporter,
     last: Mutex<Option<Snapshot>>,
+    /// Bytes of the application in the ring, and up to how many it is admitted.
     pub used: AtomicU64,
+    pub limit: AtomicU64,
     /// Somebody was told to park.
     pub parked: AtomicBool,
     /// Position of a secondary.
@@ -169,6 +173,7 @@ impl Core {
         let done = ring.settled();
         let used = ring.used();
         let flow = Flow {
+            window: Window::new(ring.position(), used),
             changes,
             role: Role::Idle,
             peer: Peer::Absent,
@@ -203,6 +208,7 @@ impl Core {
             reporter,
             last: Mutex::new(None),
             used: AtomicU64::new(used),
+            limit: AtomicU64::new(WINDOW),
             parked: AtomicBool::new(false),
             followed: AtomicU64::new(0),
             bytes_received: AtomicU64::new(0),
@@ -328,14 +334,15 @@ impl Core {
     /// Called now and then: a request may have been parked between a check and its queue.
     pub fn resume_parked(&self) {
         let open = !self.gate.is_closed() && self.lease.holds();
-        if open && self.used.load(SeqCst) < WINDOW && self.parked.swap(false, SeqCst) {
+        if open && self.used.load(SeqCst) < self.limit.load(SeqCst) && self.parked.swap(false, SeqCst) {
             self.resume_fronts();
         }
     }
 
     /// Appends `op` under the lock; None when it cannot be, and then the stream is of no use any more.
-    pub fn append(&self, flow: &mut Flow, text: &[u8], payload: &[u8], counted: bool) -> Position {
+    pub fn append(&self, flow: &mut Flow, whose: Whose, text: &[u8], payload: &[u8], counted: bool) -> Position {
         let n = flow.ring.position() + 1;
+        let before = flow.ring.used();
         let written = if flow.appending && counted {
             let mut header = Vec::with_capacity(text.len() + 48);
             frame::put_header(&mut header, n, payload.len(), text);
@@ -346,11 +353,24 @@ impl Core {
         } else {
             flow.ring.advance(n)
         };
-        self.used.store(flow.ring.used(), SeqCst);
+        flow.window.appended(whose, n, flow.ring.used().saturating_sub(before));
+        self.admit(flow);
         if let Err(e) = written {
             self.break_stream(flow, n, &e.to_string());
         }
         n
+    }
+
+    /// Who has how much of the window has changed, or what there is to share.
+    pub fn admit(&self, flow: &Flow) {
+        self.used.store(flow.window.application(), SeqCst);
+        self.limit.store(flow.window.limit(flow.resync.is_some()), SeqCst);
+    }
+
+    /// Nothing of what was in the ring is there any more.
+    pub fn emptied(&self, flow: &mut Flow) {
+        flow.window.clear();
+        self.admit(flow);
     }
 
     /// The ring misses an operation: no secondary may continue from it. The connection is shut down, its reader reports the loss.
@@ -363,7 +383,7 @@ impl Core {
         if flow.ring.restart(id, n, None).is_err() {
             self.tell(&Report::Fault { reason: format!("the ring of unacknowledged operations is lost: {reason}") });
         }
-        self.used.store(0, SeqCst);
+        self.emptied(flow);
         // Not under the outlet's lock here: the connection is closed by whoever polls next.
         flow.link = None;
         self.changed.notify_all();
@@ -380,7 +400,7 @@ impl Core {
         if flow.link != Some(link) {
             return None;
         }
-        let n = self.append(&mut flow, &text, payload, true);
+        let n = self.append(&mut flow, Whose::Walker, &text, payload, true);
         let held = flow.link == Some(link);
         drop(flow);
         self.outlet.hint();
@@ -405,7 +425,7 @@ impl Core {
         flow.checkpoints = number;
         flow.checkpoint_due = false;
         flow.changes.seal(number);
-        let position = self.append(&mut flow, &text, &[], true);
+        let position = self.append(&mut flow, Whose::Walker, &text, &[], true);
         flow.sealed = position;
         flow.checkpoint = Some(Checkpoint { number, position, generation, local: false, remote: false });
         flow.link.map(|_| number)
@@ -418,10 +438,10 @@ impl Core {
             if flow.link != Some(link) || self.stopping.load(SeqCst) {
                 return false;
             }
-            // Half of the window stays for the application.
-            if flow.ring.used() + bytes <= WINDOW / 2 || flow.ring.used() == 0 {
+            if flow.window.has_room(bytes) {
                 return true;
             }
+            flow.window.hold();
             flow =
                 self.changed.wait_timeout(flow, Duration::from_millis(200)).unwrap_or_else(PoisonError::into_inner).0;
         }
@@ -449,11 +469,12 @@ impl Core {
         let encoded = frame::op_text(&Op::ResyncEnd, &mut text).is_ok();
         let mut flow = self.flow();
         if flow.link == Some(link) && encoded {
-            let n = self.append(&mut flow, &text, &lineage, true);
+            let n = self.append(&mut flow, Whose::Walker, &text, &lineage, true);
             if flow.link == Some(link) {
                 flow.paired = true;
                 flow.end = Some(n);
                 flow.resync = None;
+                self.admit(&flow);
                 drop(flow);
                 self.push();
                 return true;
@@ -512,7 +533,11 @@ impl Core {
             if let Err(e) = flow.ring.settle(settled) {
                 self.note(e);
             }
-            self.used.store(flow.ring.used(), SeqCst);
+            if self.parked.load(SeqCst) {
+                flow.window.hold();
+            }
+            flow.window.settled(settled, sys::clock::monotonic());
+            self.admit(&flow);
             let done = flow.done;
             while let Some(entry) = flow.waiting.first_entry() {
                 if *entry.key() > done {
@@ -539,7 +564,7 @@ impl Core {
             thread.unpark();
         }
         self.changed.notify_all();
-        if self.used.load(SeqCst) < WINDOW / 2 && self.parked.load(SeqCst) {
+        if self.used.load(SeqCst) < self.limit.load(SeqCst) / 2 && self.parked.load(SeqCst) {
             self.resume_parked();
         }
         if in_sync {
@@ -573,7 +598,9 @@ impl Core {
                 flow.peer = if left { Peer::Left } else { Peer::Absent };
                 self.forget_frames(&mut flow);
             }
-            flow.resync.take()
+            let resync = flow.resync.take();
+            self.admit(&flow);
+            resync
         };
         self.answer(early.into_iter().flat_map(|(n, replies): (_, Vec<_>)| replies.into_iter().map(move |r| (n, r))));
         if let Some(resync) = resync {
@@ -599,7 +626,7 @@ impl Core {
         }
         flow.done = position;
         flow.stalled = None;
-        self.used.store(flow.ring.used(), SeqCst);
+        self.emptied(flow);
     }
 
     /// A secondary continues from the ring. None: it cannot any more.
@@ -652,7 +679,7 @@ impl Core {
             let position = flow.ring.position();
             flow.ring.restart(stream, position, None).map_err(|e| Failure::new(e, "restart the module"))?;
             flow.done = position;
-            self.used.store(0, SeqCst);
+            self.emptied(&mut flow);
             std::mem::take(&mut flow.waiting)
         };
         self.answer(waiting.into_iter().flat_map(|(n, replies)| replies.into_iter().map(move |r| (n, r))));

@@ -24,6 +24,7 @@ mod serve;
 pub mod spec;
 mod tick;
 pub mod verify;
+mod window;
 
 use self::block::{Block, boot_id};
 use self::changes::Changes;
@@ -270,6 +271,7 @@ impl Engine {
                 flow.ring
                     .restart(StreamId(random()?), position, origin)
                     .map_err(|e| Failure::new(e, "restart the module"))?;
+                core.emptied(&mut flow);
                 flow.done = position;
                 flow.sealed = position;
             }

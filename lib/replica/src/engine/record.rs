@@ -2,13 +2,13 @@
 
 use super::core::{Core, Reply};
 use super::spec::Synchronous;
+use super::window::Whose;
 use crate::activity::Touch;
 use crate::mutation;
 use crate::op::Op;
 use crate::recorder::{Admission, Position, Recorder, Round};
 use crate::stream::frame;
 use crate::stream::outlet::Source;
-use crate::stream::ring::WINDOW;
 use std::cell::RefCell;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Instant;
@@ -47,9 +47,9 @@ impl Recorder for Core {
             self.parked.store(true, SeqCst);
             return Admission::Park;
         }
-        if self.used.load(SeqCst) >= WINDOW {
+        if self.used.load(SeqCst) >= self.limit.load(SeqCst) {
             self.parked.store(true, SeqCst);
-            if self.used.load(SeqCst) >= WINDOW {
+            if self.used.load(SeqCst) >= self.limit.load(SeqCst) {
                 self.gate.leave(round);
                 return Admission::Park;
             }
@@ -72,7 +72,7 @@ impl Recorder for Core {
             let encoded = frame::op_text(op, text);
             let mut flow = self.flow();
             flow.changes.record(op, payload.len());
-            let n = self.append(&mut flow, text, payload, encoded.is_ok());
+            let n = self.append(&mut flow, Whose::Application, text, payload, encoded.is_ok());
             if encoded.is_err() && flow.appending {
                 self.break_stream(&mut flow, n, "an operation's paths are too long for the stream");
             }

@@ -344,6 +344,7 @@ impl Server {
             };
             let resync = Resync::new(config);
             flow.resync = Some(resync.clone());
+            core.emptied(&mut flow);
             let covered_by = covered.map(|_| flow.changes.covered().id);
             (Place { stream, position }, flow.ring.head(), covered_by, flow.repair, resync)
         };

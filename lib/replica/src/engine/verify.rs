@@ -7,6 +7,7 @@ use super::repair::Differences;
 use super::report::{Peer, Role};
 use super::serve::{Fronts, Server};
 use super::spec::Failure;
+use super::window::Whose;
 use crate::op::Op;
 use crate::resync::ask::Ask;
 use crate::resync::{Gone, Progress};
@@ -132,7 +133,7 @@ impl Link for Questions<'_> {
         if !current || payload.len() > frame::MAX_PAYLOAD {
             return Err(Gone);
         }
-        self.core.append(&mut flow, &text, &payload, true);
+        self.core.append(&mut flow, Whose::Walker, &text, &payload, true);
         let held = flow.link == Some(self.link);
         drop(flow);
         self.core.outlet.hint();
