@@ -48,6 +48,9 @@ pub trait Front: Send + Sync {
     /// Parked requests may be tried again (each calls [`Recorder::enter`] again, in the order of arrival).
     fn resume(&self);
 
+    /// Whether every change that a former process made is recorded. Until then the tree may show one that no operation has told of.
+    fn is_settled(&self) -> bool;
+
     /// Runs `step` with the namespace lock of directory number `dir` held exclusively: no name changes meanwhile.
     fn with_names(&self, dir: u16, step: &mut dyn FnMut());
 

@@ -32,6 +32,8 @@ const DIE: &str = "die";
 const RESUME: &str = "resume";
 /// How many requests are parked; the worker writes it.
 const PARKED: &str = "parked";
+/// There while a change that a former worker made is not recorded; the worker's, too.
+const UNSETTLED: &str = "unsettled";
 
 impl Recorder for Log {
     fn enter(&self, _bytes: usize) -> Admission {
@@ -127,6 +129,12 @@ fn worker() {
     let served = front.clone();
     std::thread::spawn(move || {
         loop {
+            // Said first: whoever sees a parked request knows whether it is one of these.
+            if served.is_settled() {
+                let _ = fs::remove_file(orders.join(UNSETTLED));
+            } else {
+                fs::write(orders.join(UNSETTLED), b"").unwrap();
+            }
             fs::write(orders.join(PARKED), served.parked().to_string()).unwrap();
             if fs::remove_file(orders.join(RESUME)).is_ok() {
                 served.resume();
@@ -392,6 +400,7 @@ fn a_change_waits_for_one_that_was_applied_and_not_recorded() {
     fs::write(served.order(CLOSED), b"").unwrap();
     served.begin();
     front_support::wait_for("the rename to be parked", || served.parked() == 1);
+    assert!(served.order(UNSETTLED).exists(), "it was applied");
     fs::remove_file(served.order(CLOSED)).unwrap();
     // Changes may begin again; the parked one is not tried yet.
     let writing = std::thread::spawn(move || file.write_all_at(b"AFTER", 0));
@@ -400,6 +409,7 @@ fn a_change_waits_for_one_that_was_applied_and_not_recorded() {
     renaming.join().unwrap().unwrap();
     writing.join().unwrap().unwrap();
     assert_eq!(fs::read(new.join("file")).unwrap(), b"AFTERe");
+    front_support::wait_for("everything to be recorded", || !served.order(UNSETTLED).exists());
     let wanted = tree(&served.path, false);
     served.end();
     assert_eq!(tree(served.mirror().path(), false), wanted, "what the operations make");

@@ -360,6 +360,9 @@ impl Server {
 
     fn walk(&self, link: u64, mode: Mode, resync: &Resync) {
         let core = &self.core;
+        if !self.settle(link) {
+            return;
+        }
         self.open_window();
         let begun = core.emit(link, &Op::ResyncBegin { full: mode != Mode::Incremental }, b"{}");
         if begun.is_none() {
@@ -384,6 +387,18 @@ impl Server {
                 core.outlet.detach();
             }
         }
+    }
+
+    /// Waits until the tree shows nothing that no operation has told of: it would be told of after it was listed. False: the connection is gone.
+    fn settle(&self, link: u64) -> bool {
+        let core = &self.core;
+        while core.flow().link == Some(link) && !core.stopping.load(SeqCst) {
+            if core.fronts.read().unwrap_or_else(PoisonError::into_inner).iter().all(|front| front.is_settled()) {
+                return true;
+            }
+            core.wait_change(Duration::from_millis(20));
+        }
+        false
     }
 
     /// What this node has not made durable when everything has been compared is what it changed from here on.
@@ -515,6 +530,10 @@ impl crate::recorder::Front for Fronts {
         for front in &self.0 {
             front.resume();
         }
+    }
+
+    fn is_settled(&self) -> bool {
+        self.0.iter().all(|front| front.is_settled())
     }
 
     fn with_names(&self, dir: u16, step: &mut dyn FnMut()) {

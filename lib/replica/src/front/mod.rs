@@ -213,6 +213,10 @@ impl Front for FrontSession {
         self.session.resume();
     }
 
+    fn is_settled(&self) -> bool {
+        self.session.is_settled()
+    }
+
     /// `dir` is this session's directory: the caller has one session for each.
     fn with_names(&self, _dir: u16, step: &mut dyn FnMut()) {
         self.core.with_names(step);

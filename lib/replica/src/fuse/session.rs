@@ -274,6 +274,11 @@ impl Session {
         *self.refused.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether every change that a former worker perhaps applied is recorded.
+    pub fn is_settled(&self) -> bool {
+        !self.pool.unsettled()
+    }
+
     /// Number of parked requests.
     pub fn parked(&self) -> usize {
         self.parking().queue.len()
