@@ -9,6 +9,7 @@
 //! continues somewhere makes everything durable first, since it does not know what its predecessor's barriers still waited for.
 //! *End*: after [`Follower::stop`] returned nothing is acknowledged any more: whoever takes over may rely on it.
 
+use super::ack::{Acker, Job, Writer, pool};
 use super::core::{Core, lock};
 use super::detail::Detail;
 use super::keys::StreamKeys;
@@ -25,21 +26,20 @@ use crate::recorder::Position;
 use crate::resync::Progress;
 use crate::salvage::Salvage;
 use crate::store::PlaceFile;
-use crate::stream::frame::{self, Body};
+use crate::stream::frame::Body;
 use crate::stream::message::{Control, Hello, Mode, Place, StreamId, VERSION, Vouched};
 use crate::tree::Exclude;
 use lineage::{Lineage, Standing};
-use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write as _;
+use std::collections::BTreeMap;
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
-use wire::channel::{Channel, Sealer};
+use wire::channel::Channel;
 
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 /// Without a barrier, acknowledge after this many bytes.
@@ -93,88 +93,6 @@ struct Shared {
     acker: Arc<Acker>,
 }
 
-/// Work for the pool: barriers and checkpoints.
-enum Job {
-    Sync { connection: u64, n: Position, target: Option<OwnedFd>, data_only: bool },
-    Checkpoint { number: u64, roots: Vec<OwnedFd> },
-}
-
-/// Says to the primary what is done. Shared by the applier, the pool and the ticker.
-struct Acker {
-    state: Mutex<AckState>,
-}
-
-struct AckState {
-    writer: Option<Writer>,
-    /// Counts connections: a barrier of a former one says nothing about this one.
-    connection: u64,
-    applied: Position,
-    /// Barriers that the disk has not confirmed.
-    pending: BTreeSet<Position>,
-    sent: Option<(Position, Position)>,
-}
-
-struct Writer {
-    stream: TcpStream,
-    sealer: Sealer,
-    plain: Vec<u8>,
-    sealed: Vec<u8>,
-}
-
-impl Writer {
-    fn send(&mut self, control: &Control, payload: &[u8]) -> Result<(), LineError> {
-        self.plain.clear();
-        self.sealed.clear();
-        frame::put_control(&mut self.plain, control, payload)?;
-        self.sealer.seal_into(&self.plain, &mut self.sealed)?;
-        self.stream.write_all(&self.sealed).map_err(LineError::Io)
-    }
-}
-
-impl Acker {
-    fn attach(&self, writer: Writer, applied: Position) {
-        let mut state = lock(&self.state);
-        state.connection += 1;
-        state.applied = applied;
-        state.writer = Some(writer);
-        state.sent = None;
-        state.pending.clear();
-    }
-
-    fn detach(&self) {
-        lock(&self.state).writer = None;
-    }
-
-    fn send(&self, control: &Control, payload: &[u8]) {
-        let mut state = lock(&self.state);
-        let failed = state.writer.as_mut().is_some_and(|w| w.send(control, payload).is_err());
-        if failed && let Some(writer) = state.writer.take() {
-            // The reading thread notices.
-            let _ = writer.stream.shutdown(std::net::Shutdown::Both);
-        }
-    }
-
-    /// Acknowledges when there is something new to say. True: something was sent.
-    fn acknowledge(&self) -> bool {
-        let (done, settled) = {
-            let mut state = lock(&self.state);
-            let done = state.pending.first().map_or(state.applied, |first| first.saturating_sub(1).min(state.applied));
-            let now = (done, state.applied);
-            if state.sent == Some(now) || state.writer.is_none() {
-                return false;
-            }
-            state.sent = Some(now);
-            now
-        };
-        self.send(&Control::Ack { done, settled }, &[]);
-        true
-    }
-
-    fn applied(&self, n: Position) {
-        lock(&self.state).applied = n;
-    }
-}
-
 impl Follower {
     /// Starts to follow.
     pub fn start(
@@ -186,15 +104,7 @@ impl Follower {
         place: Option<Place>,
         (full, since): (bool, Option<i64>),
     ) -> std::io::Result<Self> {
-        let acker = Arc::new(Acker {
-            state: Mutex::new(AckState {
-                writer: None,
-                connection: 0,
-                applied: 0,
-                pending: BTreeSet::new(),
-                sent: None,
-            }),
-        });
+        let acker = Arc::new(Acker::default());
         let shared = Arc::new(Shared { stop: AtomicBool::new(false), socket: Mutex::new(None), acker: acker.clone() });
         let (jobs, work) = channel();
         let work = Arc::new(Mutex::new(work));
@@ -247,38 +157,6 @@ fn alive(shared: &Shared) {
         std::thread::sleep(Duration::from_millis(500));
         if !shared.acker.acknowledge() {
             shared.acker.send(&Control::Ping, &[]);
-        }
-    }
-}
-
-fn pool(work: &Mutex<Receiver<Job>>, core: &Core, acker: &Acker) {
-    loop {
-        let job = lock(work).recv();
-        match job {
-            Err(_) => return,
-            Ok(Job::Sync { connection, n, target, data_only }) => {
-                let outcome = target
-                    .map_or(Ok(()), |fd| if data_only { rustix::fs::fdatasync(fd) } else { rustix::fs::fsync(fd) });
-                match outcome {
-                    Ok(()) => {
-                        {
-                            let mut state = lock(&acker.state);
-                            if state.connection == connection {
-                                state.pending.remove(&n);
-                            }
-                        }
-                        acker.acknowledge();
-                    }
-                    Err(e) => {
-                        core.note(format!("the disk of the secondary cannot make operation {n} durable: {e}"));
-                        acker.send(&Control::CannotApply { position: n, reason: e.to_string() }, &[]);
-                    }
-                }
-            }
-            Ok(Job::Checkpoint { number, roots }) => match roots.iter().try_for_each(rustix::fs::syncfs) {
-                Ok(()) => acker.send(&Control::Checkpointed { number }, &[]),
-                Err(e) => core.note(format!("a replicated directory cannot be made durable: {e}")),
-            },
         }
     }
 }
@@ -367,12 +245,7 @@ impl Session {
         if self.stopped() {
             return Ok(());
         }
-        let mut writer = Writer {
-            stream: stream.try_clone().map_err(LineError::Io)?,
-            sealer,
-            plain: Vec::new(),
-            sealed: Vec::new(),
-        };
+        let mut writer = Writer::new(stream.try_clone().map_err(LineError::Io)?, sealer);
         let remembered = self.core.remembered();
         let covered = self.core.flow().changes.covered();
         let policy = self.core.policy();
@@ -680,11 +553,7 @@ impl Session {
     fn barrier(&mut self, n: Position, op: &Op, data_only: bool) -> Result<(), LineError> {
         if self.core.spec.asynchronous == Asynchronous::None {
             let target = self.applier.sync_target(op).map_err(|e| LineError::Protocol(e.to_string()))?;
-            let connection = {
-                let mut state = lock(&self.shared.acker.state);
-                state.pending.insert(n);
-                state.connection
-            };
+            let connection = self.shared.acker.awaits(n);
             let _ = self.jobs.send(Job::Sync { connection, n, target, data_only });
         }
         Ok(())

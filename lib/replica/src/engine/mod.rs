@@ -3,6 +3,7 @@
 //! Order of the steps in every order: first what makes the replica safe (gate, mount, durable standing), then what lets requests through. The gate
 //! is closed from the start and is opened last. An order that fails half-way leaves the gate closed or the directory plain.
 
+mod ack;
 pub mod block;
 mod changes;
 pub mod choose;
@@ -15,6 +16,7 @@ mod gate;
 mod keys;
 mod latency;
 mod lease;
+mod pairing;
 mod place;
 mod policy;
 mod record;

@@ -1,4 +1,4 @@
-//! What does the front ask for: may a change go on, record it, answer when the secondary has it. See [`super::core`] for the rules.
+//! What does the front ask for: may a change go on, record it, answer when the secondary has it. See [`super::pairing`] for the rules.
 
 use super::core::{Core, Reply};
 use super::spec::Synchronous;

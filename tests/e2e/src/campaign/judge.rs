@@ -129,7 +129,8 @@ fn blocks(lives: &[Life], split: &Split, evidence: &Evidence, verdict: &mut Verd
             let copies = salvaged
                 .entry(file.to_owned())
                 .or_insert_with(|| evidence.salvages.iter().flat_map(|salvage| files_named(salvage, file)).collect());
-            if found == Some(value) {
+            // Written again by whoever served later: whether it had been shared by then, and so was not put aside, cannot be told.
+            if found.is_some_and(|found| found >= value) {
             } else if copies.iter().any(|copy| version(copy, file, index).is_some_and(|kept| kept >= value)) {
                 verdict.salvaged += 1;
             } else {
