@@ -7,8 +7,9 @@ mod resync_support;
 use replica::apply::Options;
 use replica::change_map::ChangeMap;
 use replica::op::{Kind, Op};
-use replica::resync::{Config, Mode, Resync, Summary};
+use replica::resync::{Config, Gone, Link, Mode, Resync, Summary};
 use resync_support::*;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -158,6 +159,87 @@ fn copies_only_what_differs() {
     assert_eq!(third.summary.bytes, 3 * 131_072 + 20_000 + 100);
     assert_eq!(third.summary.looked_at, 3);
     assert!(third.bytes < 600_000, "{}", third.bytes);
+}
+
+/// A file that is to be compared is removed, and its inode becomes a symbolic link of the same name before the question goes out.
+#[test]
+fn an_inode_that_becomes_something_else() {
+    let at = tempfile::tempdir().expect("tempdir");
+    let (a, b) = (at.path().join("a"), at.path().join("b"));
+    for tree in [&a, &b] {
+        std::fs::create_dir(tree).expect("mkdir");
+        std::fs::write(tree.join("c"), tree.as_os_str().as_encoded_bytes()).expect("write");
+    }
+    let locks = Arc::new(Locks::default());
+    let config = Config {
+        mode: Mode::Full,
+        roots: vec![root_fd(&a)],
+        excludes: Vec::new(),
+        front: Arc::clone(&locks) as Arc<dyn replica::recorder::Front>,
+        bandwidth: None,
+        session: 7,
+        foreign: false,
+        recent: None,
+    };
+    let resync = Resync::new(config);
+    let (pipe, receiver) = receiver(&b, Options::default(), Some(Arc::clone(&resync)));
+    pipe.send(&Op::ResyncBegin { full: true }, &[]);
+    let again = Again { pipe: &pipe, resync: &resync, tree: &a, locks: &locks, done: AtomicBool::new(false) };
+    resync.run(&again).expect("it ends");
+    assert!(again.done.into_inner(), "the file was asked for too early");
+    pipe.send(&Op::Goodbye, &[]);
+    if let Err(e) = receiver.join() {
+        panic!("the receiver failed: {e}");
+    }
+    check(&a, &b, 0, "afterwards");
+}
+
+/// A link on which the application replaces the file when the walker knows of it and has not asked for it.
+struct Again<'a> {
+    pipe: &'a Pipe,
+    resync: &'a Resync,
+    tree: &'a Path,
+    locks: &'a Locks,
+    done: AtomicBool,
+}
+
+impl Link for Again<'_> {
+    fn emit(&self, op: &Op, payload: &[u8]) -> Result<(), Gone> {
+        self.pipe.emit(op, payload)
+    }
+
+    fn wait_room(&self, bytes: usize) -> Result<(), Gone> {
+        // In the data phase room is asked for before a question.
+        if self.resync.progress(self.now()).phase == "data" && !self.done.swap(true, Ordering::SeqCst) {
+            let record = |op: &Op, payload: &[u8]| {
+                self.pipe.send(op, payload);
+                self.resync.note_live(op);
+            };
+            let primary =
+                Primary { tree: self.tree.to_path_buf(), locks: self.locks, record: Box::new(record), before: None };
+            let ino = |name: &str| self.tree.join(name).symlink_metadata().expect("stat").ino();
+            let wanted = ino("c");
+            primary.remove("c").expect("removed");
+            // Most file systems give the number to the next object; one that does not has nothing to get wrong.
+            for n in 0..100 {
+                let name = format!("other{n}");
+                primary.create(&name, replica::op::Kind::Symlink).expect("made");
+                if ino(&name) == wanted {
+                    primary.rename(&name, "c", 0).expect("renamed");
+                    break;
+                }
+            }
+        }
+        self.pipe.wait_room(bytes)
+    }
+
+    fn finish(&self) -> Result<(), Gone> {
+        self.pipe.finish()
+    }
+
+    fn now(&self) -> std::time::Duration {
+        self.pipe.now()
+    }
 }
 
 #[test]

@@ -190,9 +190,8 @@ impl<'a> Data<'a> {
         // Under the lock, so that each path leads to its file at the place of the question, here and there.
         this.with_all_names(0, &mut || {
             works.retain(|w| {
-                let right = this
-                    .root(w.file.dir)
-                    .is_some_and(|root| tree::stat(root, &w.file.path).is_ok_and(|stat| stat.st_ino == w.file.ino));
+                let right =
+                    this.root(w.file.dir).is_some_and(|root| tree::is_at(root, &w.file.path, w.file.ino, Kind::File));
                 if !right {
                     this.suspect(w.file.dir, w.file.ino);
                 }
@@ -493,7 +492,7 @@ impl<'a> Data<'a> {
         }
         let Some(root) = self.this.root(dir) else { return Ok(0) };
         // Moved or removed: whoever did it is noted.
-        if !tree::stat(root, path).is_ok_and(|stat| stat.st_ino == ino) {
+        if !tree::is_at(root, path, ino, Kind::File) {
             open.gone = true;
             self.this.suspect(dir, ino);
             return Ok(0);

@@ -211,9 +211,8 @@ impl Resync {
                 result = (|| {
                     // Moved or removed meanwhile: whoever did it is noted.
                     let Some(root) = self.root(dir) else { return Ok(true) };
-                    match tree::stat(root, path) {
-                        Ok(stat) if stat.st_ino == ino => {}
-                        _ => return Ok(true),
+                    if !tree::is_at(root, path, ino, Kind::Directory) {
+                        return Ok(true);
                     }
                     let mut chunk: BTreeSet<Vec<u8>> = names.iter().skip(at).take(step).cloned().collect();
                     let is_last = at + step >= names.len();

@@ -69,6 +69,11 @@ pub fn stat(root: BorrowedFd<'_>, path: &RelPath) -> io::Result<Stat> {
     stat_at(&fd, name)
 }
 
+/// Whether this object is still at this path. File systems use the numbers of inodes again, also for objects of another kind.
+pub fn is_at(root: BorrowedFd<'_>, path: &RelPath, ino: u64, kind: Kind) -> bool {
+    stat(root, path).is_ok_and(|stat| stat.st_ino == ino && kind_of(&stat) == Some(kind))
+}
+
 /// Kind of an object from its mode.
 pub fn kind_of(stat: &Stat) -> Option<Kind> {
     Some(match FileType::from_raw_mode(stat.st_mode) {

@@ -272,7 +272,7 @@ impl Walk<'_> {
             let mut result: Result<_, Trouble> = Ok(None);
             self.this.config.front.with_file(dir, ino, &mut || {
                 result = (|| {
-                    if !tree::stat(root, path).is_ok_and(|stat| stat.st_ino == ino) {
+                    if !tree::is_at(root, path, ino, Kind::File) {
                         return Ok(None);
                     }
                     let ours = content(root, path, first, count, unit, 0).map_err(|e| disk(dir, path, e))?;
