@@ -5,7 +5,10 @@
 pub mod farm;
 pub mod flood;
 pub mod forest;
+pub mod hosts;
 pub mod load;
+pub mod postgres;
 pub mod proxy;
+pub mod replicate;
 pub mod resync;
 pub mod table;

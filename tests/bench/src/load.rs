@@ -1,5 +1,6 @@
 //! The workloads: what does one do in a directory, and how fast was it?
 
+use crate::postgres;
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use std::fs::{File, OpenOptions};
@@ -55,6 +56,8 @@ pub struct Amount {
     pub count: u32,
     /// Size of the files that are written and read.
     pub file_mib: u64,
+    /// The server of PostgreSQL runs already, and a standby answers for it.
+    pub standby: bool,
 }
 
 impl Workload {
@@ -77,6 +80,11 @@ impl Workload {
         }
     }
 
+    /// Is it PostgreSQL, which can replicate itself?
+    pub fn is_postgres(self) -> bool {
+        matches!(self, Self::Pgbench | Self::PgbenchX4)
+    }
+
     /// The file whose pages must not be in any cache before the run.
     pub fn cold_file(self) -> Option<&'static str> {
         (self == Self::ReadCold).then_some("read")
@@ -92,7 +100,7 @@ impl Workload {
             Self::Stat | Self::List | Self::Delete if !dir.join("many").exists() => {
                 Self::Create.run(dir, amount).map(drop)
             }
-            Self::Pgbench | Self::PgbenchX4 => super::load::postgres::prepare(dir),
+            Self::Pgbench | Self::PgbenchX4 => postgres::prepare(dir),
             _ => Ok(()),
         }
     }
@@ -113,8 +121,8 @@ impl Workload {
             Self::Delete => delete(dir, amount.count),
             Self::SqliteRollback => sqlite(dir, "DELETE", amount.count / 10),
             Self::SqliteWal => sqlite(dir, "WAL", amount.count / 10),
-            Self::Pgbench => postgres::run(dir, 1, amount.time),
-            Self::PgbenchX4 => postgres::run(dir, 4, amount.time),
+            Self::Pgbench => postgres::run(dir, 1, amount),
+            Self::PgbenchX4 => postgres::run(dir, 4, amount),
         }
     }
 }
@@ -288,7 +296,7 @@ fn delete(dir: &Path, count: u32) -> Result<f64> {
     Ok(rate)
 }
 
-fn checked(command: &mut Command) -> Result<String> {
+pub(crate) fn checked(command: &mut Command) -> Result<String> {
     let output = command.output().with_context(|| format!("{command:?}"))?;
     if !output.status.success() {
         bail!("{command:?}: {}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
@@ -325,72 +333,4 @@ fn sqlite(dir: &Path, journal: &str, count: u32) -> Result<f64> {
     }
     // Julian days have a resolution of about a millisecond here.
     Ok(f64::from(count) / ((ended - began) * 86_400.0).max(0.001))
-}
-
-/// PostgreSQL on a directory.
-mod postgres {
-    use super::{Command, Context, Duration, Path, PathBuf, Result, bail, checked};
-
-    fn programs() -> Result<PathBuf> {
-        let mut found: Vec<_> = std::fs::read_dir("/usr/lib/postgresql")
-            .context("PostgreSQL is not installed; run scripts/install-deps")?
-            .filter_map(|e| Some(e.ok()?.path().join("bin")))
-            .filter(|bin| bin.join("initdb").exists())
-            .collect();
-        found.sort();
-        found.pop().context("PostgreSQL is not installed; run scripts/install-deps")
-    }
-
-    fn as_postgres(program: &Path) -> Command {
-        let mut command = Command::new("setpriv");
-        command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups", "--"]).arg(program).current_dir("/");
-        command
-    }
-
-    pub fn prepare(dir: &Path) -> Result<()> {
-        let data = dir.join("pg");
-        if data.join("PG_VERSION").exists() {
-            return Ok(());
-        }
-        checked(Command::new("install").args(["-d", "-m", "700", "-o", "postgres", "-g", "postgres"]).arg(&data))?;
-        let bin = programs()?;
-        checked(as_postgres(&bin.join("initdb")).args(["-A", "trust", "--no-instructions", "-D"]).arg(&data))?;
-        served(dir, |socket| {
-            checked(as_postgres(&bin.join("pgbench")).args(["-i", "-q", "-s", "10", "-h", socket, "postgres"]))
-                .map(drop)
-        })
-    }
-
-    fn served<T>(dir: &Path, work: impl FnOnce(&str) -> Result<T>) -> Result<T> {
-        let (bin, data) = (programs()?, dir.join("pg"));
-        let socket = "/tmp";
-        let options = format!("-c listen_addresses= -c unix_socket_directories={socket} -c shared_buffers=64MB");
-        let control = || {
-            let mut command = as_postgres(&bin.join("pg_ctl"));
-            command.args(["-w", "-s", "-l", "/tmp/bench-pg.log", "-D"]).arg(&data);
-            command
-        };
-        // pg_ctl's server must not inherit our pipes, or whoever reads them waits for it.
-        let quiet = |command: &mut Command| -> Result<()> {
-            let status = command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).status()?;
-            if status.success() { Ok(()) } else { bail!("{command:?}: {status}; see /tmp/bench-pg.log") }
-        };
-        quiet(control().args(["-o", &options, "start"]))?;
-        let outcome = work(socket);
-        quiet(control().args(["-m", "fast", "stop"]))?;
-        outcome
-    }
-
-    pub fn run(dir: &Path, clients: u32, time: Duration) -> Result<f64> {
-        let seconds = (time.as_secs() * 3).max(3).to_string();
-        let (bin, clients) = (programs()?, clients.to_string());
-        served(dir, |socket| {
-            checked(as_postgres(&bin.join("psql")).args(["-q", "-h", socket, "-c", "CHECKPOINT", "postgres"]))?;
-            let mut command = as_postgres(&bin.join("pgbench"));
-            command.args(["-n", "-c", &clients, "-j", &clients, "-T", &seconds, "-h", socket, "postgres"]);
-            let output = checked(&mut command)?;
-            let tps = output.lines().find_map(|l| l.strip_prefix("tps = ")?.split_whitespace().next()?.parse().ok());
-            tps.with_context(|| format!("pgbench answered {output:?}"))
-        })
-    }
 }

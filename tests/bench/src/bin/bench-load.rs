@@ -2,9 +2,9 @@
 
 use anyhow::Result;
 use bench::load::{Amount, Workload};
-use bench::{forest, proxy};
+use bench::{forest, postgres, proxy};
 use clap::{Parser, Subcommand};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -35,6 +35,9 @@ enum Verb {
     Tree(Forest),
     /// Change some of these files
     Change(Forest),
+    /// Start and stop a database that replicates itself
+    #[command(subcommand)]
+    Database(Database),
     /// Relay connections, delaying what goes towards the target
     Proxy {
         /// Where to accept
@@ -62,6 +65,34 @@ enum Verb {
     Rtt {
         /// An echo
         to: SocketAddr,
+    },
+}
+
+#[derive(Subcommand)]
+enum Database {
+    /// Start the primary: each commit waits for a standby
+    Lead {
+        /// Where
+        dir: PathBuf,
+        /// Address for the standby
+        #[arg(long)]
+        listen: IpAddr,
+        /// What a commit waits for: synchronous_commit
+        #[arg(long)]
+        commit: String,
+    },
+    /// Start the standby; the first time with a copy of the primary
+    Follow {
+        /// Where
+        dir: PathBuf,
+        /// Address of the primary
+        #[arg(long)]
+        primary: IpAddr,
+    },
+    /// Stop the server
+    Stop {
+        /// Where
+        dir: PathBuf,
     },
 }
 
@@ -98,11 +129,19 @@ struct Load {
     /// Size of files that are written and read, MiB
     #[arg(long, default_value_t = 64)]
     file_mib: u64,
+    /// The server of PostgreSQL runs already, and a standby must answer for it
+    #[arg(long)]
+    standby: bool,
 }
 
 impl Load {
     fn amount(&self) -> Amount {
-        Amount { time: Duration::from_millis(self.ms), count: self.count, file_mib: self.file_mib }
+        Amount {
+            time: Duration::from_millis(self.ms),
+            count: self.count,
+            file_mib: self.file_mib,
+            standby: self.standby,
+        }
     }
 }
 
@@ -133,6 +172,9 @@ fn run(verb: Verb) -> Result<()> {
         }
         Verb::Tree(f) => forest::make(&f.dir, f.files, f.big_mib)?,
         Verb::Change(f) => forest::change(&f.dir, f.files, f.changed, f.big_mib, f.seed)?,
+        Verb::Database(Database::Lead { dir, listen, commit }) => postgres::lead(&dir, listen, &commit)?,
+        Verb::Database(Database::Follow { dir, primary }) => postgres::follow(&dir, primary)?,
+        Verb::Database(Database::Stop { dir }) => postgres::stop(&dir)?,
         Verb::Proxy { listen, to, delay_us } => proxy::serve(listen, to, Duration::from_micros(delay_us))?,
         Verb::Echo { listen } => proxy::echo(listen)?,
         Verb::Flood { interface, mac, to } => println!("{}", bench::flood::flood(&interface, &mac, to)?),
