@@ -2,9 +2,11 @@
 //! one server and with balancers?
 //! Loads, and the arithmetic of rounds.
 
+pub mod copy;
 pub mod farm;
 pub mod flood;
 pub mod forest;
+pub mod fullsync;
 pub mod hosts;
 pub mod load;
 pub mod postgres;

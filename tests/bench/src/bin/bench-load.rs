@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use bench::load::{Amount, Workload};
-use bench::{forest, postgres, proxy};
+use bench::{copy, forest, postgres, proxy};
 use clap::{Parser, Subcommand};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -35,6 +35,31 @@ enum Verb {
     Tree(Forest),
     /// Change some of these files
     Change(Forest),
+    /// Make a tree of files that are full
+    Fill {
+        /// Where
+        dir: PathBuf,
+        /// Number of files
+        #[arg(long)]
+        files: u32,
+        /// Size of each, bytes
+        #[arg(long)]
+        size: u64,
+    },
+    /// Send a tree to everybody who connects
+    Send {
+        /// Where to accept
+        listen: SocketAddr,
+        /// The tree
+        dir: PathBuf,
+    },
+    /// Receive a tree and make it durable; prints the seconds
+    Receive {
+        /// Who sends
+        from: SocketAddr,
+        /// Where to put it
+        dir: PathBuf,
+    },
     /// Start and stop a database that replicates itself
     #[command(subcommand)]
     Database(Database),
@@ -172,6 +197,9 @@ fn run(verb: Verb) -> Result<()> {
         }
         Verb::Tree(f) => forest::make(&f.dir, f.files, f.big_mib)?,
         Verb::Change(f) => forest::change(&f.dir, f.files, f.changed, f.big_mib, f.seed)?,
+        Verb::Fill { dir, files, size } => forest::fill(&dir, files, size)?,
+        Verb::Send { listen, dir } => copy::send(listen, &dir)?,
+        Verb::Receive { from, dir } => println!("{}", copy::receive(from, &dir)?),
         Verb::Database(Database::Lead { dir, listen, commit }) => postgres::lead(&dir, listen, &commit)?,
         Verb::Database(Database::Follow { dir, primary }) => postgres::follow(&dir, primary)?,
         Verb::Database(Database::Stop { dir }) => postgres::stop(&dir)?,

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 #[derive(Parser)]
-#[command(name = "bench", version, about = "Measures a mirror against the file system beneath it, a farm against one server and balancers", after_help = AFTER)]
+#[command(name = "bench", version, about = "Measures a mirror against the file system beneath it and against copying, a farm against one server and balancers", after_help = AFTER)]
 struct Cli {
     #[command(subcommand)]
     verb: Verb,
@@ -17,12 +17,15 @@ Exit codes: 0 measured; 1 something failed; 100 wrong usage
 Examples: scripts/bench farm --rounds 5
           scripts/bench resync --files 100000 --big-mib 1024
           scripts/bench replicate --rounds 5 --only fsync4k --only create --delay 190
-          scripts/bench replicate --only pgbench --only pgbench-x4 --streaming --delay 190 --ms 5000";
+          scripts/bench replicate --only pgbench --only pgbench-x4 --streaming --delay 190 --ms 5000
+          scripts/bench fullsync --rounds 5 --json";
 
 #[derive(Subcommand)]
 enum Verb {
     /// Workloads on a replicated directory and on the primary's own disk, in turn; medians
     Replicate(Replicate),
+    /// Rate of a first copy of a tree, against tar over the same network; what an interrupted one sends in all
+    Fullsync(Fullsync),
     /// Time and bytes until two nodes are a pair again: first synchronisation, after a stop, after each node lost its power
     Resync(Resync),
     /// Requests through 1, 2 and 3 servers that share an address, against one server and against haproxy and nginx; takeover; drops
@@ -46,6 +49,31 @@ struct Farm {
     /// Private directory of binaries, which the hosts see as /opt/sk/bin
     #[arg(long, env = "SK_BIN_DIR")]
     bin: PathBuf,
+}
+
+#[derive(clap::Args)]
+struct Fullsync {
+    /// One JSON object a tree instead of a table
+    #[arg(long)]
+    json: bool,
+    /// How often each way is measured, in turn
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rounds: u32,
+    /// Only this tree; may be given several times
+    #[arg(long, value_enum)]
+    only: Vec<bench::fullsync::Case>,
+    /// Size of the tree of large files, MiB
+    #[arg(long, default_value_t = 2048, value_parser = clap::value_parser!(u32).range(16..=1_000_000))]
+    large_mib: u32,
+    /// Small files, 4 KiB each
+    #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1000..=10_000_000))]
+    files: u32,
+    /// What the secondary sends arrives this much later, microseconds
+    #[arg(long)]
+    delay: Option<u64>,
+    /// Attributes of <rfs>
+    #[arg(long, default_value = "async=\"second\"")]
+    rfs: String,
 }
 
 #[derive(clap::Args)]
@@ -147,6 +175,15 @@ fn main() -> ExitCode {
                 bin: &o.bin,
             })
         }
+        Verb::Fullsync(o) => bench::fullsync::run(&bench::fullsync::Options {
+            json: o.json,
+            rounds: o.rounds,
+            cases: if o.only.is_empty() { bench::fullsync::Case::value_variants().to_vec() } else { o.only },
+            large_mib: o.large_mib,
+            files: o.files,
+            delay: o.delay,
+            rfs: &o.rfs,
+        }),
         Verb::Resync(o) => bench::resync::run(&bench::resync::Options {
             files: o.files,
             changed: o.changed,
