@@ -59,7 +59,7 @@ struct RunArgs {
 
 #[derive(Args)]
 struct Which {
-    /// Module; its runner has written what to ask to /run/sk/MODULE/arbiter.json
+    /// Module; its configuration has written what to ask to /run/sk/MODULE/arbiter.json
     #[arg(short, long, value_name = "MODULE", conflicts_with = "spec", required_unless_present = "spec")]
     module: Option<String>,
     /// File with the specification

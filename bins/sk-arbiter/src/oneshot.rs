@@ -16,7 +16,7 @@ fn spec(which: &Which) -> Result<Spec, Failure> {
     if which.spec.is_none() && !path.exists() {
         let module = which.module.as_deref().unwrap_or_default();
         return Err(Failure::usage(format!(
-            "{} is not there: module {module} has no <splitbrain>, or no runner on this node has begun since it was given one",
+            "{} is not there: module {module} has no <splitbrain>, or was neither configured nor started since this host has booted",
             path.display()
         )));
     }

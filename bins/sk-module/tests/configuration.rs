@@ -155,6 +155,26 @@ fn what_may_not_change_is_refused_and_named() {
     assert!(node.ok(&["config", "--plan"]).contains("nothing would change"));
 }
 
+/// What `sk-arbiter -m` asks is what was configured last, and not what a runner began with.
+#[test]
+fn an_arbiter_can_be_asked_as_soon_as_it_is_configured() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut node = Node::new(directory.path(), "node1", PORT + 12, "", "", "");
+    let asked = |node: &Node| fs::read_to_string(node.root.join("run/m/arbiter.json"));
+    let check = |witness: &str| format!("<check><splitbrain ident=\"w\" exec=\"ping\" arg=\"{witness}\"/></check>\n");
+    let end = "</service>";
+    edit(&node, end, &(check("10.9.9.1") + end));
+    node.configure();
+    assert!(asked(&node).unwrap().contains("10.9.9.1"), "without a runner");
+    node.run();
+    edit(&node, "10.9.9.1", "10.9.9.2");
+    node.ok(&["config"]);
+    assert!(asked(&node).unwrap().contains("10.9.9.2"), "with a runner in STOP");
+    edit(&node, &check("10.9.9.2"), "");
+    node.ok(&["config"]);
+    assert_eq!(asked(&node).unwrap_err().kind(), std::io::ErrorKind::NotFound);
+}
+
 #[test]
 fn a_pair_takes_no_configuration_and_no_update() {
     let directory = tempfile::tempdir().unwrap();

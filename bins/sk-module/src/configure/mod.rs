@@ -256,6 +256,10 @@ fn hand_over(roots: &Roots, module: &str, new: &Instance, build: &str) -> Result
         if let Some(_idle) = crate::switches::lock_idle(roots, module)? {
             if stage::is_build(&stage::staged(roots, module), build) {
                 stage::exchange(roots, module).map_err(|e| Failure::system("the applied configuration", e))?;
+                // The next runner writes it again: without it, only sk-arbiter -m would ask a former arbiter until then.
+                if let Err(error) = new.write_arbiter_spec() {
+                    sys::warn!("sk-module: arbiter.json: {error}");
+                }
             }
             forget_switches(roots, module)?;
             if new.config.service.boot != config::Boot::Ignore {

@@ -72,7 +72,7 @@ impl Instance {
         format!("/sk/{}/{}", cluster.unwrap_or_else(|_| "no-key".to_owned()), self.module)
     }
 
-    /// `sk-arbiter show -m AM` reads it, also while the module is stopped.
+    /// `sk-arbiter show -m AM` reads it, also while the module is stopped: an arbiter can be tried as soon as it is configured.
     pub fn write_arbiter_spec(&self) -> std::io::Result<()> {
         match self.arbiter_spec() {
             Some(spec) => std::fs::write(self.run_dir().join("arbiter.json"), format!("{spec}\n")),

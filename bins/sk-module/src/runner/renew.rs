@@ -72,12 +72,12 @@ impl Runner {
         self.tell(Event::Settings { settings, origin });
         self.recall_switches();
         self.children.order(Kind::Errd, r#"{"kind":"on"}"#);
+        if let Err(error) = self.instance.write_arbiter_spec() {
+            self.facts.say('W', "heart", &format!("arbiter.json: {error}"));
+        }
         if stopped {
             self.ending = true;
             return json!({"ok": true, "touched": []}).to_string();
-        }
-        if let Err(error) = self.instance.write_arbiter_spec() {
-            self.facts.say('W', "heart", &format!("arbiter.json: {error}"));
         }
         self.renew_children(&old);
         let touched = plan.lines(true);
