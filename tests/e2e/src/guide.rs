@@ -5,10 +5,14 @@
 //! - ```` ```text expect ````: what the block before must print: these lines, in this order, anything between them; `…` is anything
 //!   within a line;
 //! - ```` ```xml file=/path run=node1 mode=755 ````: a file with this content on these hosts;
+//! - ```` ```xml element=/path run=node1 ````: an edited `userconfig.xml`: this element in the place of the one of its name, else as
+//!   the last one of `<service>`;
 //! - `<!-- lab: poweroff node1 -->`: what a person does with hands: `poweroff`, `boot`, `cut`, `heal` of `scripts/lab`, `copy HOST FILE
-//!   HOST` for scp, `template NAME HOST…` for what an installation brings along.
+//!   HOST [TARGET]` for scp, `template NAME HOST…` for what an installation brings along, `service HOST PROGRAM` for a unit of Debian that
+//!   `systemctl` would start: with the variables of `/etc/default/PROGRAM`.
 //!
-//! Fences without `run` are not run. The addresses of the guides, 10.0.0.x and 10.0.1.x, become those of the lab.
+//! Fences without `run` are not run. The addresses of the guides, 10.0.0.x and 10.0.1.x, become those of the lab: 11 to 19 are the
+//! nodes, 1 is the client, 9 the witness.
 
 use crate::lab::{Lab, scripts};
 use crate::wait;
@@ -24,6 +28,8 @@ pub enum Step {
     Run { line: usize, hosts: Vec<String>, script: String, wait: bool, expect: Vec<String> },
     /// A file on each host.
     File { line: usize, hosts: Vec<String>, path: String, mode: String, content: String },
+    /// An element of a file on each host.
+    Element { line: usize, hosts: Vec<String>, path: String, content: String },
     /// Hands, as words.
     Lab { line: usize, words: Vec<String> },
 }
@@ -58,15 +64,17 @@ pub fn parse(text: &str) -> Result<Vec<Step>> {
 fn block(line: usize, info: &str, body: Vec<String>, steps: &mut Vec<Step>) -> Result<()> {
     let mut words = info.split_whitespace();
     let language = words.next().unwrap_or_default();
-    let (mut hosts, mut file, mut mode, mut wait, mut expects) = (Vec::new(), None, "644".to_owned(), false, false);
+    let (mut hosts, mut file, mut element, mut mode) = (Vec::new(), None, None, "644".to_owned());
+    let (mut wait, mut expects) = (false, false);
     for word in words {
         match word.split_once('=') {
             Some(("run", list)) => hosts = list.split(',').map(str::to_owned).collect(),
             Some(("file", path)) => file = Some(path.to_owned()),
+            Some(("element", path)) => element = Some(path.to_owned()),
             Some(("mode", digits)) => digits.clone_into(&mut mode),
             None if word == "wait" => wait = true,
             None if word == "expect" => expects = true,
-            _ => bail!("line {line}: {word:?} is no word for a fence: run=, file=, mode=, wait, expect"),
+            _ => bail!("line {line}: {word:?} is no word for a fence: run=, file=, element=, mode=, wait, expect"),
         }
     }
     if expects {
@@ -78,12 +86,14 @@ fn block(line: usize, info: &str, body: Vec<String>, steps: &mut Vec<Step>) -> R
             _ => bail!("line {line}: there is no block before this one whose output it could be"),
         };
     }
-    ensure!(file.is_none() || !hosts.is_empty(), "line {line}: a file needs run=HOSTS");
+    ensure!((file.is_none() && element.is_none()) || !hosts.is_empty(), "line {line}: a file needs run=HOSTS");
     let content = body.join("\n") + "\n";
-    match file {
+    match (file, element) {
         _ if hosts.is_empty() => ensure!(!wait, "line {line}: wait needs run=HOSTS"),
-        Some(path) => steps.push(Step::File { line, hosts, path, mode, content }),
-        None => {
+        (Some(path), None) => steps.push(Step::File { line, hosts, path, mode, content }),
+        (None, Some(path)) => steps.push(Step::Element { line, hosts, path, content }),
+        (Some(_), Some(_)) => bail!("line {line}: file= or element="),
+        (None, None) => {
             ensure!(language == "sh", "line {line}: only sh is run");
             steps.push(Step::Run { line, hosts, script: content, wait, expect: Vec::new() });
         }
@@ -120,7 +130,9 @@ pub fn run(lab: &Lab, name: &str, text: &str) -> Result<()> {
     let addresses = Addresses::of(lab)?;
     for step in steps {
         let line = match &step {
-            Step::Run { line, .. } | Step::File { line, .. } | Step::Lab { line, .. } => *line,
+            Step::Run { line, .. } | Step::File { line, .. } | Step::Element { line, .. } | Step::Lab { line, .. } => {
+                *line
+            }
         };
         eprintln!("{name}:{line}");
         run_step(lab, &addresses, step).with_context(|| format!("docs/{name}, line {line}"))?;
@@ -155,19 +167,41 @@ fn run_step(lab: &Lab, addresses: &Addresses, step: Step) -> Result<()> {
                 write(lab, &host, &path, &mode, addresses.replace(&content).as_bytes())?;
             }
         }
+        Step::Element { hosts, path, content, .. } => {
+            for host in hosts {
+                let edited = edited(&lab.exec(&host, &["cat", &path])?, &addresses.replace(&content));
+                write(lab, &host, &path, "644", edited.with_context(|| path.clone())?.as_bytes())?;
+            }
+        }
         Step::Lab { words, .. } => hands(lab, &words)?,
     }
     Ok(())
 }
 
+/// The file with the element in the place of the one of its name, or else as the last one of `<service>`.
+fn edited(file: &str, element: &str) -> Result<String> {
+    let name = element.trim_start().strip_prefix('<').and_then(|rest| rest.split([' ', '>', '/', '\n']).next());
+    let name = name.filter(|name| !name.is_empty()).context("no element")?;
+    let (first, last) = (format!("<{name}>"), format!("</{name}>"));
+    let lines: Vec<&str> = file.lines().collect();
+    let begin = lines.iter().position(|line| line.trim_start().starts_with(&first));
+    let (begin, end) = if let Some(begin) = begin {
+        let length = lines.iter().skip(begin).position(|line| line.trim_end().ends_with(&last));
+        (begin, begin + length.with_context(|| format!("no {last}"))? + 1)
+    } else {
+        let end = lines.iter().position(|line| line.trim() == "</service>").context("no line </service>")?;
+        (end, end)
+    };
+    let (before, after) = (lines.iter().take(begin), lines.iter().skip(end));
+    let lines: Vec<&str> = before.copied().chain(element.lines()).chain(after.copied()).collect();
+    Ok(lines.join("\n") + "\n")
+}
+
 fn hands(lab: &Lab, words: &[String]) -> Result<()> {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words.as_slice() {
-        ["copy", from, path, to] => {
-            let content = lab.exec(from, &["cat", path])?;
-            let mode = lab.exec(from, &["stat", "-c", "%a", path])?;
-            write(lab, to, path, mode.trim(), content.as_bytes())
-        }
+        ["copy", from, path, to] => copy(lab, from, path, to, path),
+        ["copy", from, path, to, target] => copy(lab, from, path, to, target),
         ["template", name, hosts @ ..] => {
             let template = scripts().join("modules").join(name);
             for host in hosts {
@@ -175,9 +209,20 @@ fn hands(lab: &Lab, words: &[String]) -> Result<()> {
             }
             Ok(())
         }
+        ["service", host, program] => {
+            // Among the processes of the host, for as long as it has power.
+            let script = "set -a; . \"/etc/default/$1\"; exec setsid \"$1\" >\"/var/log/$1.log\" 2>&1";
+            lab.exec(host, &["sh", "-ec", &format!("({script}) &"), "sh", program]).map(drop)
+        }
         ["poweroff" | "boot" | "cut" | "heal", ..] => lab.run(&words).map(drop),
         _ => bail!("{words:?} is nothing that hands can do here"),
     }
+}
+
+fn copy(lab: &Lab, from: &str, path: &str, to: &str, target: &str) -> Result<()> {
+    let content = lab.exec(from, &["cat", path])?;
+    let mode = lab.exec(from, &["stat", "-c", "%a", path])?;
+    write(lab, to, target, mode.trim(), content.as_bytes())
 }
 
 fn write(lab: &Lab, host: &str, path: &str, mode: &str, content: &[u8]) -> Result<()> {
@@ -190,32 +235,49 @@ fn write(lab: &Lab, host: &str, path: &str, mode: &str, content: &[u8]) -> Resul
     Ok(())
 }
 
-/// From the networks of the guides to those of a lab.
-struct Addresses(Vec<(String, String)>);
+/// From the networks of the guides to those of a lab: prefixes, and what has another last number there.
+struct Addresses {
+    prefixes: Vec<(&'static str, String)>,
+    hosts: Vec<(u32, String)>,
+}
 
 impl Addresses {
     fn of(lab: &Lab) -> Result<Self> {
-        let mut pairs = Vec::new();
+        let split = |address: &str| -> Result<(String, String)> {
+            let (prefix, last) = address.rsplit_once('.').context("an address without dots")?;
+            Ok((format!("{prefix}."), last.to_owned()))
+        };
+        let mut prefixes = Vec::new();
         for (network, guides) in [("prod", "10.0.0."), ("repl", "10.0.1.")] {
-            for number in 1..=9 {
-                let Ok(address) = lab.address(&format!("node{number}"), network) else { break };
-                pairs.push((format!("{guides}1{number}"), address));
-            }
-            let first = lab.address("node1", network)?;
-            let (prefix, _) = first.rsplit_once('.').context("an address without dots")?;
-            pairs.push((guides.to_owned(), format!("{prefix}.")));
+            prefixes.push((guides, split(&lab.address("node1", network)?)?.0));
         }
-        Ok(Self(pairs))
+        let mut hosts = Vec::new();
+        for (number, host) in [(1, "client"), (9, "witness")] {
+            hosts.push((number, split(&lab.address(host, "prod")?)?.1));
+        }
+        for number in 1..=9 {
+            let Ok(address) = lab.address(&format!("node{number}"), "prod") else { break };
+            hosts.push((10 + number, split(&address)?.1));
+        }
+        Ok(Self { prefixes, hosts })
     }
 
+    /// In one turn, so that an address of the lab is not taken for one of the guides.
     fn replace(&self, text: &str) -> String {
-        // In two turns, so that an address of the lab is not taken for one of the guides.
-        let marked = self
-            .0
-            .iter()
-            .enumerate()
-            .fold(text.to_owned(), |text, (n, (from, _))| text.replace(from, &format!("\u{1}{n}\u{2}")));
-        self.0.iter().enumerate().fold(marked, |text, (n, (_, to))| text.replace(&format!("\u{1}{n}\u{2}"), to))
+        let mut said = String::new();
+        let mut rest = text;
+        let next = |rest: &str| {
+            self.prefixes.iter().filter_map(|(from, to)| Some((rest.find(from)?, *from, to))).min_by_key(|p| p.0)
+        };
+        while let Some((at, from, to)) = next(rest) {
+            let (before, after) = rest.split_at(at);
+            let after = after.strip_prefix(from).unwrap_or_default();
+            let (last, after) = after.split_at(after.find(|c: char| !c.is_ascii_digit()).unwrap_or(after.len()));
+            let host = last.parse().ok().and_then(|number: u32| self.hosts.iter().find(|(n, _)| *n == number));
+            said.extend([before, to.as_str(), host.map_or(last, |(_, last)| last.as_str())]);
+            rest = after;
+        }
+        said + rest
     }
 }
 
@@ -280,10 +342,26 @@ mod tests {
 
     #[test]
     fn addresses_become_those_of_the_lab() {
-        let pair = |from: &str, to: &str| (from.to_owned(), to.to_owned());
-        let addresses =
-            Addresses(vec![pair("10.0.0.11", "10.1.0.101"), pair("10.0.0.", "10.1.0."), pair("10.0.1.", "10.0.0.")]);
-        assert_eq!(addresses.replace("10.0.0.11 10.0.0.50 10.0.1.7"), "10.1.0.101 10.1.0.50 10.0.0.7");
+        let prefixes = vec![("10.0.0.", "10.1.0.".to_owned()), ("10.0.1.", "10.0.0.".to_owned())];
+        let addresses = Addresses { prefixes, hosts: vec![(1, "100".into()), (11, "101".into())] };
+        assert_eq!(
+            addresses.replace("10.0.0.11 10.0.0.50 10.0.1.7 10.0.0.1: 10.0.0.0/24 10.0.0.111 10.0.0.…"),
+            "10.1.0.101 10.1.0.50 10.0.0.7 10.1.0.100: 10.1.0.0/24 10.1.0.111 10.1.0.…"
+        );
+    }
+
+    #[test]
+    fn an_element_is_replaced_or_added_to_the_service() {
+        let file = "<safe>\n  <service mode=\"mirror\">\n    <user/>\n  </service>\n</safe>\n";
+        let once = edited(file, "<check>\n  <one/>\n</check>\n").unwrap();
+        assert_eq!(once, file.replace("  </service>", "<check>\n  <one/>\n</check>\n  </service>"));
+        let twice = edited(&once, "<check><two/></check>").unwrap();
+        assert_eq!(twice, file.replace("  </service>", "<check><two/></check>\n  </service>"));
+        let third = edited(&twice, "<check><three/></check>\n").unwrap();
+        assert_eq!(third, file.replace("  </service>", "<check><three/></check>\n  </service>"));
+        for (file, element) in [("<safe>\n", "<check/>"), (file, "check"), ("<check>\n</service>\n", "<check/>")] {
+            assert!(edited(file, element).is_err(), "{file:?} {element:?}");
+        }
     }
 
     /// Every guide can be read, and those that have something to run are run by a test.

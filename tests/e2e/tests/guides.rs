@@ -7,20 +7,26 @@ use e2e::lab::{Lab, scripts};
 /// One lab for guides that follow each other.
 fn guides(purpose: &str, nodes: u32, names: &[&str]) -> Result<()> {
     let lab = Lab::up(purpose, nodes)?;
-    for name in names {
-        let text = std::fs::read_to_string(scripts().join("../docs").join(name)).context("read the guide")?;
-        guide::run(&lab, name, &text).inspect_err(|_| {
-            for node in ["node1", "node2"] {
-                for module in ["www", "web"] {
-                    let log = lab.read(node, &format!("/var/lib/sk/modules/{module}/log")).unwrap_or_default();
-                    for line in log.lines().rev().take(40).collect::<Vec<_>>().into_iter().rev() {
-                        eprintln!("{node} {module}: {line}");
-                    }
+    names.iter().try_for_each(|name| follow(&lab, name, &text_of(name)?))
+}
+
+fn text_of(name: &str) -> Result<String> {
+    std::fs::read_to_string(scripts().join("../docs").join(name)).with_context(|| format!("read docs/{name}"))
+}
+
+/// Runs what is left of a guide; where it fails, prints what a person would look at first.
+fn follow(lab: &Lab, name: &str, text: &str) -> Result<()> {
+    guide::run(lab, name, text).inspect_err(|_| {
+        for node in ["node1", "node2"] {
+            let modules = lab.sh(node, "cd /var/lib/sk/modules && ls").unwrap_or_default();
+            for module in modules.lines() {
+                let log = lab.read(node, &format!("/var/lib/sk/modules/{module}/log")).unwrap_or_default();
+                for line in log.lines().rev().take(40).collect::<Vec<_>>().into_iter().rev() {
+                    eprintln!("{node} {module}: {line}");
                 }
             }
-        })?;
-    }
-    Ok(())
+        }
+    })
 }
 
 #[test]
@@ -40,4 +46,19 @@ fn the_farm_guide() -> Result<()> {
 #[ignore = "needs root and a lab: scripts/test, or cargo nextest run -p e2e --run-ignored all"]
 fn the_migration_from_keepalived() -> Result<()> {
     guides("keepalived", 2, &["migrating-from-keepalived.md"])
+}
+
+/// What other guides begin with: the cluster alone (`## 2.`), or its module, complete (`## 4.`).
+fn tutorial_until(lab: &Lab, heading: &str) -> Result<()> {
+    let tutorial = text_of("tutorial.md")?;
+    let (begin, _) = tutorial.split_once(heading).with_context(|| format!("the tutorial has no {heading:?}"))?;
+    follow(lab, "tutorial.md", begin)
+}
+
+#[test]
+#[ignore = "needs root and a lab: scripts/test, or cargo nextest run -p e2e --run-ignored all"]
+fn the_arbiters() -> Result<()> {
+    let lab = Lab::up("arbiters", 2)?;
+    tutorial_until(&lab, "\n## 4. ")?;
+    follow(&lab, "arbiter.md", &text_of("arbiter.md")?)
 }
