@@ -62,3 +62,12 @@ fn the_arbiters() -> Result<()> {
     tutorial_until(&lab, "\n## 4. ")?;
     follow(&lab, "arbiter.md", &text_of("arbiter.md")?)
 }
+
+/// A module as SafeKit's users write them, made for this test, runs unchanged. SafeKit itself is not here: its own last commands are not run.
+#[test]
+#[ignore = "needs root and a lab: scripts/test, or cargo nextest run -p e2e --run-ignored all"]
+fn the_migration_from_safekit() -> Result<()> {
+    let lab = Lab::up("fromsafekit", 2)?;
+    follow(&lab, "what there is before", include_str!("before/safekit.md"))?;
+    follow(&lab, "migrating-from-safekit.md", &text_of("migrating-from-safekit.md")?)
+}
