@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use e2e::guide;
-use e2e::lab::{Lab, scripts};
+use e2e::lab::{Lab, checked, scripts};
 
 /// One lab for guides that follow each other.
 fn guides(purpose: &str, nodes: u32, names: &[&str]) -> Result<()> {
@@ -70,4 +70,21 @@ fn the_migration_from_safekit() -> Result<()> {
     let lab = Lab::up("fromsafekit", 2)?;
     follow(&lab, "what there is before", include_str!("before/safekit.md"))?;
     follow(&lab, "migrating-from-safekit.md", &text_of("migrating-from-safekit.md")?)
+}
+
+/// The guest is that of `scripts/lab-guest`: its recorder is the program that the guide speaks to. Bridges, libvirt and KVM are not run: not every
+/// machine that tests has a processor to give away.
+#[test]
+#[ignore = "needs root and a lab: scripts/test, or cargo nextest run -p e2e --run-ignored all"]
+fn a_virtual_machine() -> Result<()> {
+    let guest = scripts().join("../target/tmp/guest");
+    let mut make = std::process::Command::new(scripts().join("lab-guest"));
+    make.arg(&guest).arg(scripts().join("../tests/conformance/fixtures/recorder.sh"));
+    checked(make, &["lab-guest"])?;
+    let lab = Lab::up("guest", 2)?;
+    for node in ["node1", "node2"] {
+        lab.run(&["push", node, &guest.to_string_lossy(), "/srv/guest"])?;
+    }
+    tutorial_until(&lab, "\n## 2. ")?;
+    follow(&lab, "virtual-machines.md", &text_of("virtual-machines.md")?)
 }

@@ -33,7 +33,8 @@ const RUNS: [(&str, usize); 4] = [("ssh", 1), ("setsid", 0), ("sudo", 0), ("exec
 const SPEAK_OF_OURS: [&str; 7] = ["systemctl", "journalctl", "apt", "man", "install", "editor", "cp"];
 
 /// Elements that are shown without the others: what is before and after them in a whole file.
-const FRAMES: [(&str, &str, &str); 3] = [
+const FRAMES: [(&str, &str, &str); 4] = [
+    ("<vip>", MIRROR, "<user/></service></safe>"),
     ("<check>", MIRROR, "<user/></service></safe>"),
     ("<vhost>", MIRROR, "<user/></service></safe>"),
     (
