@@ -88,3 +88,13 @@ fn a_virtual_machine() -> Result<()> {
     tutorial_until(&lab, "\n## 2. ")?;
     follow(&lab, "virtual-machines.md", &text_of("virtual-machines.md")?)
 }
+
+/// The nodes have what the guide finds after its step 3. What DRBD and Pacemaker do is not run: not every kernel has DRBD's module.
+#[test]
+#[ignore = "needs root and a lab: scripts/test, or cargo nextest run -p e2e --run-ignored all"]
+fn the_migration_from_drbd_and_pacemaker() -> Result<()> {
+    let lab = Lab::up("fromdrbd", 2)?;
+    follow(&lab, "what there is before", include_str!("before/drbd.md"))?;
+    tutorial_until(&lab, "\n## 2. ")?;
+    follow(&lab, "migrating-from-drbd-pacemaker.md", &text_of("migrating-from-drbd-pacemaker.md")?)
+}
