@@ -32,7 +32,8 @@ fn follow(lab: &Lab, name: &str, text: &str) -> Result<()> {
 #[test]
 #[ignore = "needs root and a lab: scripts/test, or cargo nextest run -p e2e --run-ignored all"]
 fn the_tutorial_the_drill_and_what_uses_their_module() -> Result<()> {
-    let names = ["tutorial.md", "disaster-drill.md", "split-brain.md", "databases.md", "notifications.md"];
+    let names =
+        ["tutorial.md", "disaster-drill.md", "split-brain.md", "databases.md", "notifications.md", "metrics.md"];
     guides("tutorial", 2, &names)
 }
 

@@ -190,9 +190,28 @@ const HEAD: &str = "\
 
 `sk-health` tells a monitoring system what the modules of a node do, in the text format of Prometheus.
 
-```sh
-sk-health metrics                                  # once, to look at
-sk-health serve --metrics 10.0.1.11:9011           # GET http://10.0.1.11:9011/metrics
+Once, to look at:
+
+```sh run=node1
+sk-health metrics
+```
+
+```text expect
+sk_module_info{module=\"www\",mode=\"mirror\",node=\"node1\",peer=\"node2\",id=\"1\"} 1
+```
+
+Always, for whoever asks, here for the module of the tutorial:
+
+```sh run=node1
+sk-health serve --metrics 10.0.1.11:9011 >/dev/null 2>&1 &
+```
+
+```sh run=node2 wait
+curl -sf http://10.0.1.11:9011/metrics
+```
+
+```text expect
+sk_module_info{module=\"www\",mode=\"mirror\",node=\"node1\",peer=\"node2\",id=\"1\"} 1
 ```
 
 The metrics name modules, nodes, addresses and resources, so they are served only where `--metrics` says, never at the address of
