@@ -328,6 +328,21 @@ fn a_resynchronisation_gets_on_however_much_the_application_writes() {
     until_equal(&pair.a.dir, &pair.b.dir);
 }
 
+/// What a step of many small files asks room for is much more than what it uses: with a window that is too small for it, each would wait until the
+/// secondary says by itself how far it is, twice a second.
+#[test]
+fn a_resynchronisation_of_many_small_files_does_not_wait_for_signs_of_life() {
+    if !possible() {
+        return;
+    }
+    let mut pair = Pair::new(json!({}));
+    for n in 0..1000_u16 {
+        std::fs::write(pair.a.dir.join(n.to_string()), n.to_be_bytes().repeat(2048)).unwrap();
+    }
+    pair.follow();
+    until_equal(&pair.a.dir, &pair.b.dir);
+}
+
 /// Ends other threads also when this one fails.
 struct Stop<'a>(&'a AtomicBool);
 

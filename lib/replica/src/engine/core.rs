@@ -343,7 +343,7 @@ impl Core {
     /// Who has how much of the window has changed, or what there is to share.
     pub fn admit(&self, flow: &Flow) {
         self.used.store(flow.window.application(), SeqCst);
-        self.limit.store(flow.window.limit(flow.resync.is_some()), SeqCst);
+        self.limit.store(Window::limit(flow.resync.is_some()), SeqCst);
     }
 
     /// Nothing of what was in the ring is there any more.
@@ -420,7 +420,6 @@ impl Core {
             if flow.window.has_room(bytes) {
                 return true;
             }
-            flow.window.hold();
             flow =
                 self.changed.wait_timeout(flow, Duration::from_millis(200)).unwrap_or_else(PoisonError::into_inner).0;
         }

@@ -97,10 +97,7 @@ impl Core {
             if let Err(e) = flow.ring.settle(settled) {
                 self.note(e);
             }
-            if self.parked.load(SeqCst) {
-                flow.window.hold();
-            }
-            flow.window.settled(settled, sys::clock::monotonic());
+            flow.window.settled(settled);
             self.admit(&flow);
             let done = flow.done;
             while let Some(entry) = flow.waiting.first_entry() {
