@@ -200,6 +200,50 @@ fn both_lose_their_power_in_a_storm_and_only_their_records_are_compared() {
     }
 }
 
+/// Its runner dies while its disk is full: the directory is blocked, and the next engine can release it.
+#[test]
+fn a_primary_that_ends_on_a_full_disk_can_follow_afterwards() {
+    if !possible() {
+        return;
+    }
+    let mut pair = Pair::synced(json!({"disks": true}));
+    fs::write(pair.a.dir.join("before"), b"1").unwrap();
+    let filler = pair.a.home().join("filler");
+    let mut file = fs::File::create(&filler).unwrap();
+    for size in [1 << 20, 4096, 1] {
+        while file.write_all(&vec![1; size]).is_ok() {}
+    }
+    drop(file);
+    pair.a.sync_disk();
+    assert_eq!(fs::write(pair.a.home().join("more"), b"1").unwrap_err().raw_os_error(), Some(nix::libc::ENOSPC));
+    pair.a.end_of_file();
+    assert_eq!(fs::write(pair.a.dir.join("past"), b"").unwrap_err().kind(), std::io::ErrorKind::ReadOnlyFilesystem);
+    take_over(&mut pair.b);
+    fs::remove_file(&filler).unwrap();
+    fs::write(pair.b.dir.join("after"), b"2").unwrap();
+    rejoin(&mut pair.a);
+    until_equal(&pair.b.dir, &pair.a.dir);
+}
+
+#[test]
+fn a_directory_that_is_mounted_read_only_is_refused_with_a_sentence() {
+    use nix::mount::{MsFlags, mount};
+    if !possible() {
+        return;
+    }
+    let mut pair = Pair::new(json!({"disks": true}));
+    mount(Some(&pair.a.dir), &pair.a.dir, None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
+    let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+    mount(None::<&str>, &pair.a.dir, None::<&str>, flags, None::<&str>).unwrap();
+    for order in [json!({"kind":"secondary"}), json!({"kind":"primary","peer":"excluded","force":true})] {
+        let answer = pair.a.order(order);
+        let reason = answer["reason"].as_str().unwrap_or_default();
+        assert!(answer["kind"] == "failed" && reason.contains("is mounted read-only"), "{answer}");
+    }
+    nix::mount::umount(&pair.a.dir).unwrap();
+    pair.follow();
+}
+
 #[test]
 fn a_node_that_served_alone_and_lost_its_power_still_knows_what_its_peer_lacks() {
     if !possible() {

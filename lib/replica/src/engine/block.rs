@@ -36,6 +36,11 @@ impl Block {
         Ok(Self { path: path.to_owned(), mount, boot: boot_id() })
     }
 
+    /// None, and none takes more room in a note.
+    pub fn widest(path: &Path) -> Self {
+        Self { path: path.to_owned(), mount: u64::MAX, boot: boot_id() }
+    }
+
     /// Unmounts, when it is still the topmost mount there.
     pub fn remove(&self) -> io::Result<()> {
         if self.boot == boot_id() && top_mount(&self.path)? == Some(self.mount) {

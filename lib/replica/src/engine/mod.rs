@@ -120,6 +120,9 @@ impl Engine {
         let changes = Changes::unknown(StreamId(random()?));
         let core = Arc::new(Core::new(spec, memory, ring, changes, activity, reporter));
         core.followed.store(floor, SeqCst);
+        if let Err(e) = place::reserve(&core.spec.directories, &core.state_file("blocked")) {
+            core.note(format!("no room for a note of blocked directories: {e}"));
+        }
         let server = Arc::new(Server::new(core.clone(), keys, excludes));
         let engine = Self { core, server, keeper, kept, recovered: Some(recovered), state: State::Idle };
         engine.threads()?;
@@ -373,10 +376,10 @@ impl Engine {
         for directory in &core.spec.directories {
             front::clear_stale(&directory.path).map_err(|e| Failure::new(e, "unmount it by hand"))?;
         }
+        place::unblock_stale(&core.state_file("blocked"));
         place::check(&core.spec.directories)?;
         let places = PlaceFile::open(&core.state_file("place"), &boot_id())
             .map_err(|e| Failure::new(format!("the state directory: {e}"), "it must be on a writable disk"))?;
-        place::unblock_stale(&core.state_file("blocked"));
         let roots = core.spec.directories.iter().map(|d| place::open(&d.path)).collect::<Result<Vec<_>, _>>()?;
         let blocks = place::block(&core.spec.directories, &core.state_file("blocked"))?;
         let started = self.start_follower(wanted, place, places, roots);

@@ -1,14 +1,18 @@
 //! The replicated directories: are they there, opened beneath every mount of ours, blocked or free.
+//!
+//! Blocks are noted in a file of the state directory. Its room is taken when the engine starts and is never given back: what a dead process blocked
+//! and could not note, because the disk was full, nobody could release.
 
 use super::block::Block;
 use super::spec::{Directory, Exclude as Rule, Failure};
 use crate::tree::{self, Exclude};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Mode, OFlags, StatVfsMountFlags};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::sync::Arc;
 
-/// Fails with a sentence for people when a directory cannot be replicated as it is.
+/// Fails with a sentence for people when a directory cannot be replicated as it is. Nothing of ours lies over it.
 pub fn check(directories: &[Directory]) -> Result<(), Failure> {
     for directory in directories {
         let path = &directory.path;
@@ -26,6 +30,13 @@ pub fn check(directories: &[Directory]) -> Result<(), Failure> {
                     "create it or mount its file system",
                 ));
             }
+        }
+        let flags = rustix::fs::statvfs(path).map_or(StatVfsMountFlags::empty(), |fs| fs.f_flag);
+        if flags.contains(StatVfsMountFlags::RDONLY) {
+            return Err(Failure::new(
+                format!("replicated directory {} is mounted read-only", path.display()),
+                "mount its file system writable, or unmount what lies over it",
+            ));
         }
         for needed in &directory.to_check {
             let needed = path.join(needed);
@@ -93,15 +104,44 @@ pub fn block(directories: &[Directory], file: &Path) -> Result<Vec<Block>, Failu
                 return Err(failure);
             }
         }
-        note(&blocks, file)?;
+        if let Err(failure) = note(&blocks, file) {
+            let _ = unblock(&blocks, file);
+            return Err(failure);
+        }
     }
     Ok(blocks)
 }
 
+/// Bytes of the file in which this is noted.
+fn room(blocks: &[u8]) -> usize {
+    blocks.len().max(1).next_multiple_of(4096)
+}
+
+/// Takes the room for the note of all these directories.
+pub fn reserve(directories: &[Directory], file: &Path) -> std::io::Result<()> {
+    let widest: Vec<Block> = directories.iter().map(|directory| Block::widest(&directory.path)).collect();
+    let room = room(&serde_json::to_vec(&widest)?);
+    let mut noted = match std::fs::read(file) {
+        Ok(noted) if noted.len() >= room => return Ok(()),
+        Ok(noted) if !noted.is_empty() => noted,
+        Ok(_) => b"[]".to_vec(),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => b"[]".to_vec(),
+        Err(e) => return Err(e),
+    };
+    noted.resize(room, b' ');
+    sys::files::write_durably(file, &noted, 0o600)
+}
+
 fn note(blocks: &[Block], file: &Path) -> Result<(), Failure> {
-    let bytes = serde_json::to_vec(blocks).unwrap_or_default();
-    sys::files::write_atomically(file, &bytes, 0o600)
-        .map_err(|e| Failure::new(format!("{}: {e}", file.display()), "the state directory must be writable"))
+    let written = (|| {
+        let mut bytes = serde_json::to_vec(blocks)?;
+        // In its room, and all of it: nothing of a former note is left behind.
+        let noted = std::fs::metadata(file).map_or(0, |m| m.len() as usize);
+        bytes.resize(room(&bytes).max(noted), b' ');
+        let to = std::fs::File::options().write(true).create(true).truncate(false).mode(0o600).open(file)?;
+        to.write_all_at(&bytes, 0)
+    })();
+    written.map_err(|e| Failure::new(format!("{}: {e}", file.display()), "the state directory must be writable"))
 }
 
 pub fn unblock(blocks: &[Block], file: &Path) -> Result<(), Failure> {
@@ -110,10 +150,7 @@ pub fn unblock(blocks: &[Block], file: &Path) -> Result<(), Failure> {
             Failure::new(format!("a replicated directory cannot be released: {e}"), "unmount it by hand")
         })?;
     }
-    if !blocks.is_empty() {
-        let _ = std::fs::remove_file(file);
-    }
-    Ok(())
+    if blocks.is_empty() { Ok(()) } else { note(&[], file) }
 }
 
 /// Blocks every directory because the application may go on without its engine: what it wrote into the plain directory would be on no
@@ -145,5 +182,7 @@ pub fn unblock_stale(file: &Path) {
     for block in left.iter().rev() {
         let _ = block.remove();
     }
-    let _ = std::fs::remove_file(file);
+    if !left.is_empty() {
+        let _ = note(&[], file);
+    }
 }
