@@ -19,6 +19,12 @@ pub(crate) struct ModuleLog {
     path: PathBuf,
     file: File,
     written: u64,
+    /// The last line could not be written, or not to its end.
+    torn: bool,
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().create(true).read(true).append(true).open(path)
 }
 
 /// Levels shown without `-A`.
@@ -28,16 +34,19 @@ pub(crate) fn is_shown_by_default(level: &str) -> bool {
 
 impl ModuleLog {
     pub fn open(path: &Path) -> io::Result<Self> {
-        let file = OpenOptions::new().create(true).read(true).append(true).open(path)?;
+        let file = open(path)?;
         crate::tail::mend(&file)?;
         let written = file.metadata()?.len();
-        Ok(Self { path: path.to_owned(), file, written })
+        Ok(Self { path: path.to_owned(), file, written, torn: false })
     }
 
     /// Appends one line. A log that cannot be written (full disk) must not stop the module: the line goes to stderr instead.
     pub fn write(&mut self, level: char, from: &str, message: &str) {
         let line = format!("{} | {from} | {level} | {}\n", local_time("%Y-%m-%d %H:%M:%S%.6f"), one_line(message));
-        if let Err(error) = self.file.write_all(line.as_bytes()) {
+        let whole = if self.torn { crate::tail::mend(&self.file) } else { Ok(()) };
+        let written = whole.and_then(|()| self.file.write_all(line.as_bytes()));
+        self.torn = written.is_err();
+        if let Err(error) = written {
             sys::warn!("{}", line.trim_end());
             sys::warn!("sk-module: the log {} cannot be written: {error}", self.path.display());
             return;
@@ -50,8 +59,7 @@ impl ModuleLog {
 
     fn rotate(&mut self) {
         let old = self.path.with_extension("1");
-        let fresh = std::fs::rename(&self.path, &old)
-            .and_then(|()| OpenOptions::new().create(true).append(true).open(&self.path));
+        let fresh = std::fs::rename(&self.path, &old).and_then(|()| open(&self.path));
         match fresh {
             Ok(file) => {
                 self.file = file;
@@ -98,4 +106,26 @@ pub(crate) fn instant(date: &str) -> Option<String> {
 
 fn one_line(message: &str) -> String {
     message.replace(['\n', '\r'], " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_that_did_not_fit_on_the_disk_does_not_spoil_the_next_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
+        let mut log = ModuleLog::open(&path).unwrap();
+        log.write('E', "heart", "first");
+        // No room for all of it.
+        log.file.write_all(b"2026-11-20 10:00:00.123456 | h").unwrap();
+        let file = std::mem::replace(&mut log.file, OpenOptions::new().write(true).open("/dev/full").unwrap());
+        log.write('E', "heart", "lost");
+        log.file = file;
+        log.write('E', "heart", "second");
+        let lines = lines(&path, true).unwrap();
+        assert!(lines.len() == 3 && lines[0].ends_with("| first") && lines[2].ends_with("| second"), "{lines:?}");
+        assert!(lines[2].starts_with("20") && lines[1].ends_with("| h"), "{lines:?}");
+    }
 }

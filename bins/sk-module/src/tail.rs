@@ -1,4 +1,4 @@
-//! What does a power failure leave at the end of a file that is only appended to, and how is it mended?
+//! What does a power failure, or a disk that became full, leave at the end of a file that is only appended to, and how is it mended?
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};

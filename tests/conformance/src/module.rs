@@ -98,6 +98,20 @@ impl<'a> Module<'a> {
         })
     }
 
+    /// What these commands print on a node, with the module's name in the place of `AM`, fits a terminal of 80 columns. How they end is not asked.
+    pub fn fits(&self, node: &str, commands: &[&str]) -> Result<()> {
+        let mut wide = Vec::new();
+        for line in commands {
+            let line = line.replace("AM", &self.name);
+            let said = self.cluster.lab.try_exec(node, &line.split(' ').collect::<Vec<_>>())?;
+            ensure!(!said.stdout.is_empty(), "{line}: {}", String::from_utf8_lossy(&said.stderr));
+            let said = String::from_utf8_lossy(&said.stdout).into_owned();
+            wide.extend(said.lines().filter(|text| programs::columns(text) > 80).map(|text| format!("{line}: {text}")));
+        }
+        ensure!(wide.is_empty(), "wider than 80 columns:\n{}", wide.join("\n"));
+        Ok(())
+    }
+
     /// Waits for PRIM Ready on one node and SECOND Ready on the other, neither frozen.
     pub fn pair(&self, primary: &str, secondary: &str) -> Result<()> {
         self.reaches(secondary, "SECOND Ready", LATER)?;

@@ -1,4 +1,4 @@
-//! Where do tests of one package get the programs of the others from?
+//! Where do tests of one package get the programs of the others from, and what is too wide of what they print?
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -25,6 +25,13 @@ pub fn build(own: &str) {
             other => panic!("cargo build: {other:?}"),
         }
     });
+}
+
+/// Width of a line on a terminal. A path is one word, and no wider than its name: directories of a test are not those of the product.
+pub fn columns(line: &str) -> usize {
+    let words = line.split(' ').map(|word| 1 + word.rsplit('/').next().unwrap_or_default().chars().count());
+    // The blank before the first word is none.
+    words.sum::<usize>().saturating_sub(1)
 }
 
 /// A program that was built with the workspace, beside the directory of the running test.

@@ -246,6 +246,13 @@ fn the_store_may_ask_for_certificates_and_passwords() -> Result<()> {
         );
         let module = with_store(cluster, &store, &attributes)?;
         cluster.lab.exec("node1", &["sk-arbiter", "test", "-m", "mir"])?;
+        let asks = [
+            "sk-arbiter test -m AM",
+            "sk-arbiter show -m AM",
+            "sk-module state -m AM -v",
+            "sk-module rules -m AM",
+        ];
+        module.fits("node1", &asks)?;
         cluster.lab.run(&["poweroff", "node1"])?;
         module.reaches("node2", "ALONE Ready", LATER)?;
         // A wrong password is told as such.

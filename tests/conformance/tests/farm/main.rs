@@ -485,6 +485,14 @@ fn f10_unequal_powers_and_several_groups() -> Result<()> {
         exactly_once(&module, &nodes, "Equal_3")?;
         module.resource_is("node1", "farm.Unequal_0", "50%")?;
         module.resource_is("node2", "farm.Without_1", "0%")?;
+        let asks = [
+            "sk-farmfilter who 192.0.2.7:40000",
+            "sk-module rules -m AM",
+            "sk-module history -m AM",
+            "sk-module list",
+            "sk-top",
+        ];
+        module.fits("node1", &asks)?;
 
         // What clients see.
         let seen = ask(cluster, "client", 80, 1000, 3.0)?;

@@ -69,6 +69,20 @@ fn m27_after_a_crash_still_only_what_may_differ_is_copied() -> Result<()> {
         cluster.lab.run(&["boot", "node2"])?;
         module.pair("node1", "node2")?;
         module.logged("node2", "Reintegration mode: incremental", 1)?;
+        let asks = [
+            "sk-replicate status -m AM",
+            "sk-replicate lineage -m AM",
+            "sk-replicate salvage -m AM list",
+            "sk-replicate policy -m AM show",
+            "sk-module state -m AM -v",
+            "sk-module rules -m AM",
+            "sk-module history -m AM",
+            "sk-top",
+        ];
+        for node in ["node1", "node2"] {
+            module.fits(node, &asks)?;
+        }
+        module.fits("node1", &["sk-replicate diff -m AM", "sk-replicate verify -m AM"])?;
         // Everything since the last common checkpoint may be missing there: it is compared by hash, only what differs is copied.
         let bytes = copied(&module, "node2")?;
         eprintln!("copied after a crash: {bytes} bytes for 4096 changed in {BIG}");

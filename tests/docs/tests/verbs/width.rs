@@ -18,7 +18,7 @@ const NOT_OURS: [(&str, &str); 7] = [
     ("sk-module replay", "lines of the journal"),
 ];
 
-/// Lines that are too wide. A path is one word, and is no wider than its name; directories of the test are those of the product.
+/// Lines that are too wide.
 pub fn too_wide(line: &str, said: &str, root: &Path) -> Vec<String> {
     let for_programs = line.contains("--json") || line.starts_with("sk-cluster export");
     if for_programs
@@ -29,11 +29,7 @@ pub fn too_wide(line: &str, said: &str, root: &Path) -> Vec<String> {
         return Vec::new();
     }
     let root = root.to_str().unwrap_or_default();
-    let width = |text: &str| -> usize {
-        text.split(' ').map(|word| 1 + word.rsplit('/').next().unwrap_or_default().chars().count()).sum::<usize>()
-    };
-    // The blank before the first word is none.
-    let wide = said.lines().filter(|text| width(text) > COLUMNS + 1);
+    let wide = said.lines().filter(|text| programs::columns(text) > COLUMNS);
     wide.map(|text| format!("{line}: {}", text.replace(root, ""))).collect()
 }
 
