@@ -23,7 +23,18 @@ struct Storm {
 
 struct Dice(u64);
 
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().and_then(|text| text.parse().ok())
+}
+
 impl Dice {
+    /// `SEED=n` repeats an order of changes; `ROUNDS=n` makes it longer.
+    fn from_environment() -> Self {
+        let seed = number("SEED").unwrap_or_else(|| u64::from(std::process::id()));
+        println!("SEED={seed}");
+        Self(seed)
+    }
+
     fn below(&mut self, n: u64) -> u64 {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % n
@@ -115,16 +126,12 @@ fn take_over(node: &mut Node) {
     node.done(json!({"kind":"promote","peer":"excluded"}));
 }
 
-/// `SEED=n` repeats an order of changes, `ROUNDS=n` makes it longer.
 #[test]
 fn a_primary_that_lost_its_power_in_a_storm_compares_its_record_and_is_equal() {
     if !possible() {
         return;
     }
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-    let seed = number("SEED").unwrap_or_else(|| u64::from(std::process::id()));
-    println!("SEED={seed}");
-    let mut dice = Dice(seed);
+    let mut dice = Dice::from_environment();
     let mut pair = Pair::synced(json!({"disks": true}));
     for round in 0..number("ROUNDS").unwrap_or(2) {
         let storm = Storm::start(&pair.a.dir, dice.below(u64::from(u32::MAX)));
@@ -163,10 +170,7 @@ fn both_lose_their_power_in_a_storm_and_only_their_records_are_compared() {
     if !possible() {
         return;
     }
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-    let seed = number("SEED").unwrap_or_else(|| u64::from(std::process::id()));
-    println!("SEED={seed}");
-    let mut dice = Dice(seed);
+    let mut dice = Dice::from_environment();
     let mut pair = Pair::synced(json!({"disks": true}));
     let mut first = true;
     for _ in 0..number("ROUNDS").unwrap_or(2) {
