@@ -223,16 +223,7 @@ fn overwritten_and_deleted_content_is_put_aside() {
     std::fs::write(a.join("same"), "equal").expect("write");
     std::fs::write(a.join("other"), "a's content").expect("write");
     let locks = std::sync::Arc::new(Locks::default());
-    let resync = replica::resync::Resync::new(replica::resync::Config {
-        mode: replica::resync::Mode::Full,
-        roots: vec![root_fd(&a)],
-        excludes: Vec::new(),
-        front: locks,
-        bandwidth: None,
-        session: 3,
-        foreign: false,
-        recent: None,
-    });
+    let resync = replica::resync::Resync::new(config(&a, replica::resync::Mode::Full, locks, 3));
     let salvage = Salvage::new(&aside, UNIX_EPOCH, std::slice::from_ref(&b), 1 << 20);
     let options = Options { salvage: Some(salvage), ..Options::default() };
     let (pipe, receiver) = receiver(&b, options, Some(std::sync::Arc::clone(&resync)));
@@ -266,14 +257,8 @@ fn what_is_not_replicated_stays() {
     let rules = [replica::tree::Rule::Regex(r"\.log$".into()), replica::tree::Rule::Path("d/tmp".into())];
     let exclude = std::sync::Arc::new(replica::tree::Exclude::new(&rules).expect("rules"));
     let resync = replica::resync::Resync::new(replica::resync::Config {
-        mode: replica::resync::Mode::Full,
-        roots: vec![root_fd(&a)],
         excludes: vec![std::sync::Arc::clone(&exclude)],
-        front: std::sync::Arc::new(Locks::default()),
-        bandwidth: None,
-        session: 3,
-        foreign: false,
-        recent: None,
+        ..config(&a, replica::resync::Mode::Full, std::sync::Arc::new(Locks::default()), 3)
     });
     let options = Options { excludes: vec![exclude], ..Options::default() };
     let (pipe, receiver) = receiver(&b, options, Some(std::sync::Arc::clone(&resync)));

@@ -23,17 +23,7 @@ struct Outcome {
 /// Runs one resynchronisation from `a` to `b`, with a thread that changes `a` meanwhile when there is a seed.
 fn resync(a: &Path, b: &Path, mode: Mode, seed: Option<u64>) -> Outcome {
     let locks = Arc::new(Locks::default());
-    let config = Config {
-        mode,
-        roots: vec![root_fd(a)],
-        excludes: Vec::new(),
-        front: Arc::clone(&locks) as Arc<dyn replica::recorder::Front>,
-        bandwidth: None,
-        session: 7,
-        foreign: false,
-        recent: None,
-    };
-    let resync = Resync::new(config);
+    let resync = Resync::new(config(a, mode, Arc::clone(&locks), 7));
     let (pipe, receiver) = receiver(b, Options::default(), Some(Arc::clone(&resync)));
     pipe.send(&Op::ResyncBegin { full: true }, &[]);
     let stop = AtomicBool::new(false);
@@ -171,17 +161,7 @@ fn an_inode_that_becomes_something_else() {
         std::fs::write(tree.join("c"), tree.as_os_str().as_encoded_bytes()).expect("write");
     }
     let locks = Arc::new(Locks::default());
-    let config = Config {
-        mode: Mode::Full,
-        roots: vec![root_fd(&a)],
-        excludes: Vec::new(),
-        front: Arc::clone(&locks) as Arc<dyn replica::recorder::Front>,
-        bandwidth: None,
-        session: 7,
-        foreign: false,
-        recent: None,
-    };
-    let resync = Resync::new(config);
+    let resync = Resync::new(config(&a, Mode::Full, Arc::clone(&locks), 7));
     let (pipe, receiver) = receiver(&b, Options::default(), Some(Arc::clone(&resync)));
     pipe.send(&Op::ResyncBegin { full: true }, &[]);
     let again = Again { pipe: &pipe, resync: &resync, tree: &a, locks: &locks, done: AtomicBool::new(false) };
@@ -251,18 +231,8 @@ fn cancelled_and_run_again() {
     for number in 0..64 {
         std::fs::write(a.join(format!("f{number}")), vec![number as u8 + 1; 1 << 20]).expect("write");
     }
-    let locks = Arc::new(Locks::default());
-    let config = Config {
-        mode: Mode::Full,
-        roots: vec![root_fd(&a)],
-        excludes: Vec::new(),
-        front: locks,
-        bandwidth: Some(16 << 20),
-        session: 1,
-        foreign: false,
-        recent: None,
-    };
-    let running = Resync::new(config);
+    let running =
+        Resync::new(Config { bandwidth: Some(16 << 20), ..config(&a, Mode::Full, Arc::new(Locks::default()), 1) });
     let (pipe, receiver) = receiver(&b, Options::default(), Some(Arc::clone(&running)));
     pipe.send(&Op::ResyncBegin { full: true }, &[]);
     let started = std::time::Instant::now();

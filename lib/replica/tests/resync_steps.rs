@@ -10,7 +10,6 @@ use replica::activity::{Activity, Touch, Worth};
 use replica::apply::{Applied, Applier, Options};
 use replica::change_map::{ChangeMap, DirtySet};
 use replica::op::{Op, Time};
-use replica::recorder::Front;
 use replica::resync::{Config, Gone, Link, Mode, Resync};
 use replica::stream::message::StreamId;
 use resync_support::*;
@@ -119,17 +118,8 @@ fn run_with(
     recent: Option<Time>,
 ) -> u64 {
     let locks = Arc::new(Locks::default());
-    let config = Config {
-        mode,
-        roots: vec![root_fd(a)],
-        excludes: Vec::new(),
-        front: Arc::clone(&locks) as Arc<dyn Front>,
-        bandwidth: None,
-        session: seed as u32,
-        foreign: foreign.is_some(),
-        recent,
-    };
-    let resync = Resync::new(config);
+    let plain = config(a, mode, Arc::clone(&locks), seed as u32);
+    let resync = Resync::new(Config { foreign: foreign.is_some(), recent, ..plain });
     if let Some(set) = foreign {
         let bytes = set.to_bytes();
         let mut parts = bytes.chunks(1000).peekable();
@@ -294,8 +284,10 @@ fn what_a_crash_of_both_left() {
             numbers.lock().expect("lock").insert(ino(&b), ino(&a));
         }
         numbers.lock().expect("lock").insert(b.metadata().expect("stat").ino(), a.metadata().expect("stat").ino());
-        let number = |ino: u64| *numbers.lock().expect("lock").entry(ino).or_insert(ino | 1 << 50);
         let secondary_kept = seed % 2 == 0;
+        let number = |ino: u64| {
+            if secondary_kept { *numbers.lock().expect("lock").entry(ino).or_insert(ino | 1 << 50) } else { ino }
+        };
         let touch = |touch: &Touch<'_>| {
             let touch = match *touch {
                 Touch::Names { dir, parent, path } => Touch::Names { dir, parent: number(parent), path },
@@ -314,7 +306,6 @@ fn what_a_crash_of_both_left() {
             let mut op = op.clone();
             if let Op::Create { ino, .. } | Op::Symlink { ino, .. } | Op::Unlink { ino, .. } | Op::Rmdir { ino, .. } =
                 &mut op
-                && secondary_kept
             {
                 *ino = number(*ino);
             }
@@ -324,11 +315,7 @@ fn what_a_crash_of_both_left() {
             tree: if secondary_kept { b.clone() } else { a.clone() },
             locks: &locks,
             record: Box::new(record),
-            before: Some(if secondary_kept {
-                Box::new(touch)
-            } else {
-                Box::new(|touch| activity.about_to(touch).expect("recorded"))
-            }),
+            before: Some(Box::new(touch)),
         };
         for _ in 0..25 {
             last.random(&mut random);

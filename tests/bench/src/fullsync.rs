@@ -1,6 +1,6 @@
 //! How fast is the first copy of a tree to the secondary, compared with tar over the same network, and does one that is interrupted go on where it stopped?
 
-use crate::hosts::{self, STREAM_PORT};
+use crate::hosts::{self, Helper, STREAM_PORT};
 use crate::table::median;
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
@@ -9,7 +9,6 @@ use e2e::mirror::{LATER, Mirror, SOON};
 use e2e::wait;
 use serde::Serialize;
 use std::io::{BufRead, BufReader};
-use std::process::Child;
 use std::time::Duration;
 
 const RAW_PORT: u16 = 5700;
@@ -77,25 +76,14 @@ struct Row {
 }
 
 /// The sender of the raw copy, on node1.
-struct Sender(Child);
-
-impl Sender {
-    fn start(lab: &Lab) -> Result<Self> {
-        let mut child = lab.spawn("node1", &["bench-load", "send", &format!("0.0.0.0:{RAW_PORT}"), SOURCE])?;
-        let mut line = String::new();
-        let output = child.stdout.take().context("no pipe")?;
-        let sender = Self(child);
-        BufReader::new(output).read_line(&mut line)?;
-        ensure!(line.trim() == "listening", "the sender of the copy did not start");
-        Ok(sender)
-    }
-}
-
-impl Drop for Sender {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+fn sender(lab: &Lab) -> Result<Helper> {
+    let mut child = lab.spawn("node1", &["bench-load", "send", &format!("0.0.0.0:{RAW_PORT}"), SOURCE])?;
+    let output = child.stdout.take().context("no pipe")?;
+    let sender = Helper(child);
+    let mut line = String::new();
+    BufReader::new(output).read_line(&mut line)?;
+    ensure!(line.trim() == "listening", "the sender of the copy did not start");
+    Ok(sender)
 }
 
 /// A synchronisation as node2 saw its end.
@@ -216,7 +204,7 @@ fn measure_on(mirror: &Mirror, case: Case, options: &Options<'_>, tree_bytes: u6
         mirror.lab.exec("node1", &["bench-load", "fill", dir, "--files", &files, "--size", &size])?;
     }
     let _relays = options.delay.map(|us| hosts::delay(&mirror.lab, &[STREAM_PORT, RAW_PORT], us)).transpose()?;
-    let _sender = Sender::start(&mirror.lab)?;
+    let _sender = sender(&mirror.lab)?;
     let echo = hosts::Echo::start(&mirror.lab)?;
     mirror.order("node1", &["prim"])?;
     mirror.reaches("node1", "ALONE Ready", SOON)?;

@@ -16,7 +16,7 @@ const FIRST_RELAY: u16 = 7990;
 
 /// A helper on a host. What enters the host is ended when this is dropped, the helper itself with the host at the latest.
 #[derive(Debug)]
-pub struct Helper(Child);
+pub struct Helper(pub(crate) Child);
 
 impl Helper {
     /// Starts `bench-load` on a host.

@@ -268,9 +268,13 @@ impl Core {
         self.outlet.pump(&super::record::Frames(self));
     }
 
+    /// The fronts of all directories; none unless this node serves.
+    pub fn all_fronts(&self) -> Vec<Arc<dyn Front>> {
+        self.fronts.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     pub fn resume_fronts(&self) {
-        let fronts = self.fronts.read().unwrap_or_else(PoisonError::into_inner).clone();
-        for front in fronts {
+        for front in self.all_fronts() {
             front.resume();
         }
     }

@@ -122,12 +122,15 @@ pub fn reserve(directories: &[Directory], file: &Path) -> std::io::Result<()> {
     let widest: Vec<Block> = directories.iter().map(|directory| Block::widest(&directory.path)).collect();
     let room = room(&serde_json::to_vec(&widest)?);
     let mut noted = match std::fs::read(file) {
-        Ok(noted) if noted.len() >= room => return Ok(()),
-        Ok(noted) if !noted.is_empty() => noted,
-        Ok(_) => b"[]".to_vec(),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => b"[]".to_vec(),
-        Err(e) => return Err(e),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+        other => other?,
     };
+    if noted.len() >= room {
+        return Ok(());
+    }
+    if noted.is_empty() {
+        noted.extend(b"[]");
+    }
     noted.resize(room, b' ');
     sys::files::write_durably(file, &noted, 0o600)
 }

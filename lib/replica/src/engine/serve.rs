@@ -8,6 +8,7 @@ use super::policy::wall_s;
 use super::report::{Peer, Report, Role};
 use super::spec::Failure;
 use crate::op::Op;
+use crate::recorder::Front as _;
 use crate::resync::{self, Gone, Link, Resync, ResyncError};
 use crate::stream::frame::{self, Body, Decoder};
 use crate::stream::message::{Control, Hello, Mode, Place, StreamId};
@@ -16,7 +17,7 @@ use std::io::Read as _;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use wire::channel::{Channel, ChannelError, Opener, Sealer};
 
@@ -310,7 +311,6 @@ impl Server {
         let core = &self.core;
         let random = || random().map_err(|e| LineError::Protocol(e.reason));
         let stream = StreamId(random()?);
-        let fronts = core.fronts.read().unwrap_or_else(PoisonError::into_inner).clone();
         let roots =
             lock(&self.roots).iter().map(OwnedFd::try_clone).collect::<Result<Vec<_>, _>>().map_err(LineError::Io)?;
         let lineage = core.remembered().lineage;
@@ -336,7 +336,7 @@ impl Server {
                 },
                 roots,
                 excludes: self.excludes.clone(),
-                front: Arc::new(Fronts(fronts)),
+                front: Arc::new(Fronts(core.all_fronts())),
                 bandwidth: core.spec.resync_bandwidth_kbs.map(|k| k.saturating_mul(1024)),
                 recent: flow.changes.is_recovered().then(|| core.activity.since()),
                 session: link as u32,
@@ -392,8 +392,9 @@ impl Server {
     /// Waits until the tree shows nothing that no operation has told of: it would be told of after it was listed. False: the connection is gone.
     fn settle(&self, link: u64) -> bool {
         let core = &self.core;
+        let front = Fronts(core.all_fronts());
         while core.flow().link == Some(link) && !core.stopping.load(SeqCst) {
-            if core.fronts.read().unwrap_or_else(PoisonError::into_inner).iter().all(|front| front.is_settled()) {
+            if front.is_settled() {
                 return true;
             }
             core.wait_change(Duration::from_millis(20));

@@ -13,8 +13,8 @@ use crate::resync::ask::Ask;
 use crate::resync::{Gone, Progress};
 use crate::stream::frame;
 use crate::verify::{Config, Difference, Link, Question, Summary, Verify};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
-use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 /// Set in the numbers of our questions: those of resynchronisations begin with the number of a connection.
@@ -49,10 +49,9 @@ impl Verifier {
         let core = &self.server.core;
         let roots = self.server.root_descriptors()?;
         let own = duplicate(&roots)?;
-        let fronts = core.fronts.read().unwrap_or_else(PoisonError::into_inner).clone();
         let number = random()? as u64;
         let excludes = self.server.excludes.clone();
-        let verify = Verify::new(Config { roots, excludes, front: Arc::new(Fronts(fronts)), bandwidth });
+        let verify = Verify::new(Config { roots, excludes, front: Arc::new(Fronts(core.all_fronts())), bandwidth });
         let link = {
             let mut flow = core.flow();
             if flow.role != Role::Primary {

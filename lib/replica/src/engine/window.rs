@@ -18,7 +18,7 @@ const RUN: u64 = 256 << 10;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Whose {
     Application,
-    /// Resynchronisations and comparisons.
+    /// Resynchronisations and comparisons; and the few marks of the engine itself.
     Walker,
 }
 

@@ -7,7 +7,7 @@ use replica::activity::{State, Touch};
 use replica::apply::{Applied, Applier, Options};
 use replica::op::{Kind, Op, Owner, RelPath, Time};
 use replica::recorder::Front;
-use replica::resync::{Gone, Link, Resync};
+use replica::resync::{Config, Gone, Link, Mode, Resync};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
@@ -25,6 +25,20 @@ pub fn rel(text: &str) -> RelPath {
 
 pub fn root_fd(path: &Path) -> OwnedFd {
     fs::File::open(path).expect("the tree").into()
+}
+
+/// A resynchronisation of one tree, with nothing special about it.
+pub fn config(tree: &Path, mode: Mode, front: Arc<Locks>, session: u32) -> Config {
+    Config {
+        mode,
+        roots: vec![root_fd(tree)],
+        excludes: Vec::new(),
+        front,
+        bandwidth: None,
+        session,
+        foreign: false,
+        recent: None,
+    }
 }
 
 /// A small generator: tests print the seed.
