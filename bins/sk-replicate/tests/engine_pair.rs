@@ -140,6 +140,37 @@ fn an_excluded_peer_comes_back_incrementally() {
     check_acknowledged(&pair.b.dir, &acknowledged);
 }
 
+/// Its runner repeats to the successor what was not answered: whether the dead engine had excluded its peer is not known to it.
+#[test]
+fn an_engine_that_dies_around_an_exclusion_goes_on_alone() {
+    if !possible() {
+        return;
+    }
+    for carried_out in [true, false] {
+        let mut pair = Pair::synced(json!({}));
+        let writer = Writer::start(&pair.a.dir);
+        writer.until_more(10);
+        pair.b.end_of_file();
+        pair.a.until_replica("freeze", |r| r["frozen"] == true);
+        if carried_out {
+            pair.a.done(json!({"kind":"exclude_peer"}));
+            writer.until_more(10);
+        }
+        pair.a.kill_and_restart();
+        pair.a.done(json!({"kind":"primary","peer":"excluded"}));
+        pair.a.done(json!({"kind":"exclude_peer"}));
+        pair.a.until_replica("alone", |r| r["standing"] == "alone" && r["frozen"] == false);
+        writer.until_more(10);
+        let acknowledged = writer.finish();
+        check_acknowledged(&pair.a.dir, &acknowledged);
+        pair.b.start_again();
+        pair.b.done(json!({"kind":"secondary"}));
+        pair.a.until_replica("in sync", |r| r["peer"] == "in_sync" && r["standing"] == "paired");
+        until_equal(&pair.a.dir, &pair.b.dir);
+        check_acknowledged(&pair.b.dir, &acknowledged);
+    }
+}
+
 #[test]
 fn roles_are_swapped_without_a_copy() {
     if !possible() {

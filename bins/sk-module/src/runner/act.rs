@@ -7,7 +7,7 @@ use super::input::Kind;
 use super::scripts::Launch;
 use super::{Runner, monotonic_ms};
 use crate::instance::Instance;
-use automaton::{Action, CALLBACK, Event, PeerMode, Published, ReplicaOrder, State, StateName};
+use automaton::{Action, CALLBACK, Event, Published, State, StateName};
 use lineage::Standing;
 use serde_json::{Value, json};
 use std::collections::{BTreeSet, VecDeque};
@@ -15,10 +15,6 @@ use std::os::fd::AsRawFd;
 
 /// A goodbye that the heartbeat does not confirm is taken as said after this time.
 const BYE_MS: u64 = 1_000;
-/// Early deaths of the replication engine within [`DEATHS_WINDOW_MS`] after which replication counts as failed for good.
-const DEATHS_MAX: usize = 8;
-const DEATHS_WINDOW_MS: u64 = 30_000;
-
 /// What was said to the children and is not answered yet, and what must be said again to their successors.
 pub(super) struct Links {
     /// The last `Action::Children`: heartbeat, errd, replicate.
@@ -32,7 +28,7 @@ pub(super) struct Links {
     pub signs: super::alive::Signs,
     pub vip: VipLink,
     pub farm: super::farm::FarmLink,
-    pub replica: ReplicaLink,
+    pub replica: super::replica::ReplicaLink,
     pub arbiter: super::arbiter::ArbiterLink,
     pub dates: super::dates::Dates,
 }
@@ -48,23 +44,6 @@ pub(super) struct VipLink {
     pub reason: Option<String>,
 }
 
-pub(super) struct ReplicaLink {
-    /// Orders not answered yet, oldest first.
-    pub outstanding: VecDeque<(u64, ReplicaOrder)>,
-    /// The role to repeat to a successor; None while idle.
-    pub role: Option<ReplicaOrder>,
-    /// Since when there may be changes that the data of this node have not, by the operator's word (seconds since 1970): for one synchronisation.
-    pub since: Option<i64>,
-    /// Latest standing reported: tells whether a primary serves alone or paired.
-    pub standing: Standing,
-    pub deaths: VecDeque<u64>,
-    pub store: sys::store::Store,
-    pub faulty: bool,
-}
-
-/// Number of an order that only repeats a role to a successor; its answer is nobody's.
-const REPEATED: u64 = 0;
-
 impl Links {
     pub fn new() -> Self {
         Self {
@@ -79,7 +58,7 @@ impl Links {
             farm: super::farm::FarmLink::default(),
             arbiter: super::arbiter::ArbiterLink::default(),
             dates: super::dates::Dates::default(),
-            replica: ReplicaLink {
+            replica: super::replica::ReplicaLink {
                 outstanding: VecDeque::new(),
                 role: None,
                 since: None,
@@ -384,85 +363,6 @@ impl Runner {
                 self.farm_is_silent(true);
             }
             self.pending.push_back(Event::VipDone { id });
-        }
-    }
-
-    // --- replication ---
-
-    fn order_replica(&mut self, id: u64, order: ReplicaOrder) {
-        if !self.children.is_wanted(Kind::Replicate) {
-            self.children.want(Kind::Replicate);
-            self.start_child(Kind::Replicate);
-        }
-        self.links.replica.outstanding.push_back((id, order.clone()));
-        self.send_replica_order(id, &order);
-    }
-
-    fn send_replica_order(&mut self, id: u64, order: &ReplicaOrder) {
-        let Ok(Value::Object(mut line)) = serde_json::to_value(order) else { return };
-        line.insert("id".into(), json!(id));
-        if matches!(order, ReplicaOrder::Secondary { .. }) {
-            line.insert("since".into(), json!(self.links.replica.since));
-        }
-        let line = Value::Object(line).to_string();
-        self.facts.say('D', "safekit", &format!("sk-replicate <- {line}"));
-        self.children.order(Kind::Replicate, &line);
-    }
-
-    /// A new engine is told the role of its predecessor, then what the predecessor did not answer.
-    fn repeat_replica_orders(&mut self) {
-        if let Some(role) = self.links.replica.role.clone() {
-            self.send_replica_order(REPEATED, &role);
-        }
-        for (id, order) in self.links.replica.outstanding.clone() {
-            self.send_replica_order(id, &order);
-        }
-    }
-
-    /// An order was carried out: remember the role a successor must take.
-    pub(super) fn replica_role_after(&mut self, order: &ReplicaOrder) {
-        let role = &mut self.links.replica.role;
-        let primary = |peer| Some(ReplicaOrder::Primary { peer, force: false });
-        match order {
-            ReplicaOrder::Primary { peer, .. } | ReplicaOrder::Promote { peer } => *role = primary(*peer),
-            ReplicaOrder::ExcludePeer => *role = primary(PeerMode::Excluded),
-            // A resynchronisation that began in full is found again by the marks on disk: not asked for a second time.
-            ReplicaOrder::Secondary { .. } | ReplicaOrder::Demote => {
-                *role = Some(ReplicaOrder::Secondary { full: false });
-            }
-            ReplicaOrder::Retire => *role = None,
-            ReplicaOrder::Outdate | ReplicaOrder::Abandon => {}
-        }
-    }
-
-    /// A primary whose peer came in sync, or left, is repeated in that mode.
-    pub(super) fn replica_standing(&mut self, standing: Standing) {
-        let link = &mut self.links.replica;
-        link.standing = standing;
-        if let Some(ReplicaOrder::Primary { peer, .. }) = &mut link.role {
-            match standing {
-                Standing::Paired => *peer = PeerMode::Paired,
-                Standing::Alone => *peer = PeerMode::Excluded,
-                Standing::Blank | Standing::Inconsistent | Standing::Outdated => {}
-            }
-        }
-    }
-
-    /// Counts an early death of the engine; too many in a short time are a fault that a restart does not mend.
-    pub(super) fn replica_died(&mut self, how: &str) {
-        let now = monotonic_ms();
-        let link = &mut self.links.replica;
-        link.deaths.push_back(now);
-        while link.deaths.front().is_some_and(|t| now.saturating_sub(*t) > DEATHS_WINDOW_MS) {
-            link.deaths.pop_front();
-        }
-        if link.deaths.len() > DEATHS_MAX && !link.faulty {
-            link.faulty = true;
-            let reason = format!(
-                "the replication engine died {DEATHS_MAX} times in {} s, each time soon after its start, the last time with {how}",
-                DEATHS_WINDOW_MS / 1000
-            );
-            self.tell(Event::ReplicaFault { reason });
         }
     }
 

@@ -13,6 +13,7 @@ mod input;
 mod measures;
 mod policy;
 mod renew;
+mod replica;
 mod reports;
 mod requests;
 mod scripts;
