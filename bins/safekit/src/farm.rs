@@ -46,7 +46,8 @@ fn control(place: &Place, arguments: &[String]) -> Result<u8, Failure> {
     };
     for group in groups {
         let word = |name: &str| group.get(name).and_then(Value::as_str).unwrap_or("?").to_owned();
-        crate::verbs::put(&format!("{}: {}", word("group"), word("bitmap")))?;
+        crate::verbs::put(&format!("{}:", word("group")))?;
+        crate::verbs::put(&sys::lines::wrap(&format!("  {}", word("bitmap")), 2))?;
     }
     Ok(0)
 }

@@ -260,7 +260,8 @@ fn errd(place: &Place, action: Errd, class: Option<&str>) -> Result<u8, Failure>
 }
 
 fn resource_line(resource: &Value) -> String {
-    format!("{:<32} {:<16} {}", text(resource, "name"), text(resource, "value"), text(resource, "t"))
+    let line = format!("{:<32} {:<16} {}", text(resource, "name"), text(resource, "value"), text(resource, "t"));
+    sys::lines::wrap(&line, 4)
 }
 
 /// `incloop` and `checkloop`: 1 when the limit is reached.
@@ -303,7 +304,7 @@ fn report(module: &str, state: &State, verbose: bool, line: bool) -> Result<(), 
             summary = format!("{summary} | {peer}: {name} ({})", text(remote, "readiness"));
         }
     }
-    put(summary.trim_end())?;
+    put(&sys::lines::wrap(summary.trim_end(), 2))?;
     if verbose {
         for resource in state.reply.get("resources").and_then(Value::as_array).into_iter().flatten() {
             put(&resource_line(resource))?;

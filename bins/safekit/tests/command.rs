@@ -223,7 +223,7 @@ fn farms_show_their_shares_and_take_traffic_from_scripts() {
     assert_eq!(node.run(&["state", "-m", "AM"]).1, "AM: UP (Ready) FarmProto_0 50%, Api_1 0%\n");
     assert_eq!(node.run(&["state", "-m", "AM", "-lq"]), (2, "UP (Ready)\n".into(), String::new()));
     let list = node.run(&["-m", "AM", "-r", "vip_if_ctrl", "-l"]);
-    assert_eq!(list, (0, "FarmProto_0: ffffffff 00000000\nApi_1: 0\n".into(), String::new()));
+    assert_eq!(list, (0, "FarmProto_0:\n  ffffffff 00000000\nApi_1:\n  0\n".into(), String::new()));
     for value in ["all", "none"] {
         let mut command = node.command(&["-r", "saferpc_send", "vipd", "SETGROUPS", value, value, value]);
         assert_eq!(told(&command.env("SAFEMODULE", "AM").output().unwrap()).0, 0);

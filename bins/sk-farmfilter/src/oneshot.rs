@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use sys::lines::{table, wrap};
 use sys::roots::Roots;
 
 const LIMIT: u64 = 64 * 1024;
@@ -113,76 +114,63 @@ pub fn show(args: &Show) -> Result<u8, Failure> {
             say(&value.to_string())?;
             continue;
         }
-        let s = status(&module, value)?;
-        let state = match (&s.yields, s.open, s.lease_ms > 0) {
-            (Some(y), ..) => format!("accepts nothing because of {}: {}", y.node, y.reason),
-            (None, true, true) => "open".to_owned(),
-            (None, true, false) => "open, but without a lease: nothing is accepted".to_owned(),
-            (None, false, _) => "closed".to_owned(),
-        };
-        say(&format!(
-            "{module} on {}: {state}; view {}: {}; open: {}",
-            s.node,
-            s.generation,
-            s.members.join(" "),
-            if s.open_members.is_empty() { "none".to_owned() } else { s.open_members.join(" ") }
-        ))?;
-        let mut rows = vec![
-            ["GROUP", "OWNED", "SHARE", "DRAINING", "CONNECTIONS", "ACCEPTED", "DROPPED"].map(str::to_owned).to_vec(),
-        ];
-        rows.extend(s.groups.iter().map(|g| {
-            vec![
-                g.group.clone(),
-                format!("{}/{}", g.owned, g.of),
-                format!("{}%", g.percent),
-                g.draining.to_string(),
-                g.connections.to_string(),
-                g.accepted_packets.to_string(),
-                g.dropped_packets.to_string(),
-            ]
-        }));
-        for line in aligned(&rows) {
+        for line in shown(&module, &status(&module, value)?) {
             say(&line)?;
         }
-        for g in &s.groups {
-            say(&format!("{}: {}", g.group, g.bitmap))?;
-        }
-        let mut rows =
-            vec![["GROUP", "NODE", "OWNED", "CONNECTIONS/s", "PACKETS/s", "BYTES/s"].map(str::to_owned).to_vec()];
-        let rate = |number: Option<u64>| number.map_or_else(|| "?".to_owned(), |n| n.to_string());
-        rows.extend(s.groups.iter().flat_map(|g| {
-            g.nodes.iter().map(|n| {
-                vec![
-                    g.group.clone(),
-                    n.node.clone(),
-                    format!("{}/{}", n.owned, g.of),
-                    rate(n.connections_s),
-                    rate(n.accepted_packets_s),
-                    rate(n.accepted_bytes_s),
-                ]
-            })
-        }));
-        if rows.len() > 1 {
-            for line in aligned(&rows) {
-                say(&line)?;
-            }
-        }
-        say(&format!("packets that match no rule: {}", s.unmatched_packets))?;
     }
     Ok(0)
 }
 
-/// Columns padded to their longest cell, two blanks apart.
-fn aligned(rows: &[Vec<String>]) -> Vec<String> {
-    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let widths: Vec<usize> =
-        (0..columns).map(|c| rows.iter().filter_map(|r| r.get(c)).map(String::len).max().unwrap_or(0)).collect();
-    rows.iter()
-        .map(|row| {
-            let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-            cells.join("  ").trim_end().to_owned()
+/// What `show` says to people.
+fn shown(module: &str, s: &Status) -> Vec<String> {
+    let state = match (&s.yields, s.open, s.lease_ms > 0) {
+        (Some(y), ..) => format!("accepts nothing because of {}: {}", y.node, y.reason),
+        (None, true, true) => "open".to_owned(),
+        (None, true, false) => "open, but without a lease: nothing is accepted".to_owned(),
+        (None, false, _) => "closed".to_owned(),
+    };
+    let open = if s.open_members.is_empty() { "none".to_owned() } else { s.open_members.join(" ") };
+    let head = format!("{module} on {}: {state}; view {}: {}; open: {open}", s.node, s.generation, s.members.join(" "));
+    let mut lines = vec![wrap(&head, 2)];
+    let mut rows =
+        vec![["GROUP", "OWNED", "SHARE", "DRAINING", "CONNECTIONS", "ACCEPTED", "DROPPED"].map(str::to_owned).to_vec()];
+    rows.extend(s.groups.iter().map(|g| {
+        vec![
+            g.group.clone(),
+            format!("{}/{}", g.owned, g.of),
+            format!("{}%", g.percent),
+            g.draining.to_string(),
+            g.connections.to_string(),
+            g.accepted_packets.to_string(),
+            g.dropped_packets.to_string(),
+        ]
+    }));
+    lines.extend(table(&rows));
+    for g in &s.groups {
+        // The map has its own line: with a name before it, it would be too wide.
+        lines.push(format!("{}:", g.group));
+        lines.push(wrap(&format!("  {}", g.bitmap), 2));
+    }
+    let mut rows =
+        vec![["GROUP", "NODE", "OWNED", "CONNECTIONS/s", "PACKETS/s", "BYTES/s"].map(str::to_owned).to_vec()];
+    let rate = |number: Option<u64>| number.map_or_else(|| "?".to_owned(), |n| n.to_string());
+    rows.extend(s.groups.iter().flat_map(|g| {
+        g.nodes.iter().map(|n| {
+            vec![
+                g.group.clone(),
+                n.node.clone(),
+                format!("{}/{}", n.owned, g.of),
+                rate(n.connections_s),
+                rate(n.accepted_packets_s),
+                rate(n.accepted_bytes_s),
+            ]
         })
-        .collect()
+    }));
+    if rows.len() > 1 {
+        lines.extend(table(&rows));
+    }
+    lines.push(format!("packets that match no rule: {}", s.unmatched_packets));
+    lines
 }
 
 pub fn who(args: &Who) -> Result<u8, Failure> {
@@ -228,7 +216,7 @@ pub fn who(args: &Who) -> Result<u8, Failure> {
         ));
     }
     if !args.json {
-        for line in aligned(&rows) {
+        for line in table(&rows) {
             say(&line)?;
         }
     }
@@ -308,4 +296,60 @@ pub fn clean_up(module: &str) -> Result<Vec<String>, Failure> {
     }
     forget(module);
     Ok(removed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_farm_of_many_groups_and_nodes_fits_80_columns() {
+        let nodes: Vec<String> = (1..=32).map(|n| format!("server-with-a-name-{n}")).collect();
+        for bitmap in [["ffffffff"; 8].join(" "), vec!["0123456789abcdef".repeat(4); 8].join(" ")] {
+            let group = |n: usize| GroupStatus {
+                group: format!("a_group_of_requests_to_a_port_{n}"),
+                owned: 256,
+                of: 256,
+                percent: 100,
+                bitmap: bitmap.clone(),
+                draining: 256,
+                connections: u64::MAX,
+                accepted_packets: u64::MAX,
+                dropped_packets: u64::MAX,
+                filters: Vec::new(),
+                owners: Vec::new(),
+                nodes: nodes
+                    .iter()
+                    .map(|node| NodeStatus {
+                        node: node.clone(),
+                        owned: 256,
+                        connections_s: Some(u64::MAX),
+                        accepted_packets_s: None,
+                        accepted_bytes_s: Some(u64::MAX),
+                    })
+                    .collect(),
+            };
+            let status = Status {
+                node: nodes[0].clone(),
+                nodes: nodes.clone(),
+                generation: u64::MAX,
+                members: nodes.clone(),
+                open_members: nodes.clone(),
+                open: true,
+                lease_ms: 0,
+                yields: Some(Yields {
+                    node: nodes[1].clone(),
+                    reason: "2001:db8:1234:5678:aaaa:bbbb:cccc:dddd is answered for by another machine on this network"
+                        .into(),
+                }),
+                groups: (0..8).map(group).collect(),
+                unmatched_packets: u64::MAX,
+            };
+            let said = shown("a-farm", &status).join("\n");
+            assert!(said.starts_with("a-farm on server-with-a-name-1: "), "{said}");
+            let wide: Vec<&str> = said.lines().filter(|line| line.chars().count() > 80).collect();
+            assert!(wide.is_empty(), "{wide:#?}");
+            assert_eq!(said.split_whitespace().filter(|word| bitmap.starts_with(word)).count(), 8 * 8, "{said}");
+        }
+    }
 }

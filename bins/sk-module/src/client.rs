@@ -311,10 +311,10 @@ pub(crate) fn errd_list(roots: &Roots, module: &str, as_json: bool) -> Result<u8
         sys::failure::put("errd is off")?;
     }
     let classes: Vec<&str> = reply["classes"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-    sys::failure::put(&format!("classes enabled: {}", classes.join(" ")))?;
+    sys::failure::put(&sys::lines::wrap(&format!("classes enabled: {}", classes.join(" ")), 2))?;
     for process in reply["processes"].as_array().into_iter().flatten() {
         let text = |name: &str| process[name].as_str().unwrap_or_default();
-        sys::failure::put(&format!("{:<32} {:<16} {}", text("name"), text("value"), text("t")))?;
+        sys::failure::put(&crate::history::columns(text("name"), text("value"), text("t")))?;
     }
     Ok(0)
 }

@@ -156,7 +156,12 @@ pub(crate) fn show(directory: &Path, resource: Option<&str>, lines: usize, json:
 
 /// `class.id value date`.
 pub(crate) fn line(assignment: &Assignment) -> String {
-    format!("{:<32} {:<16} {}", assignment.name, assignment.value, assignment.t)
+    columns(&assignment.name, &assignment.value, &assignment.t)
+}
+
+/// The same of what is no assignment.
+pub(crate) fn columns(name: &str, value: &str, t: &str) -> String {
+    sys::lines::wrap(&format!("{name:<32} {value:<16} {t}"), 4)
 }
 
 /// What consoles call a resource.

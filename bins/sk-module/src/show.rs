@@ -7,6 +7,7 @@ use std::io::{BufRead, BufReader, IsTerminal, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::time::Duration;
 use sys::failure::{put, put_live};
+use sys::lines::bar;
 use sys::roots::Roots;
 
 pub(crate) struct StateView {
@@ -41,15 +42,11 @@ pub(crate) fn state(roots: &Roots, module: &str, view: &StateView) -> Result<u8,
             if reply.is_null() { json!({"module": module, "state": state, "readiness": readiness}) } else { reply };
         put(&value.to_string())?;
     } else {
-        put(&summary(module, &state, &readiness, &reply))?;
+        put(&bar(&summary(module, &state, &readiness, &reply)))?;
         if view.verbose {
             for resource in reply["resources"].as_array().into_iter().flatten() {
-                put(&format!(
-                    "{:<32} {:<16} {}",
-                    text(&resource["name"]),
-                    text(&resource["value"]),
-                    text(&resource["t"])
-                ))?;
+                let (name, value, t) = (text(&resource["name"]), text(&resource["value"]), text(&resource["t"]));
+                put(&crate::history::columns(&name, &value, &t))?;
             }
             if reply.is_null() {
                 for kept in crate::history::latest(&roots.module_var(module)).values() {
@@ -74,63 +71,70 @@ fn text(value: &Value) -> String {
     value.as_str().map_or_else(|| if value.is_null() { "-".into() } else { value.to_string() }, str::to_owned)
 }
 
-/// One line: state, remote state, data, resynchronisation.
-fn summary(module: &str, state: &str, readiness: &str, reply: &Value) -> String {
-    let mut line = format!("{module}: {state} ({readiness})");
+/// Parts of one line: state, remote state, data, resynchronisation.
+fn summary(module: &str, state: &str, readiness: &str, reply: &Value) -> Vec<String> {
+    let mut parts = vec![format!("{module}: {state} ({readiness})")];
     if reply.is_null() {
-        return line;
+        return parts;
     }
     if let Some(rule) = reply["rule"].as_str() {
-        line += &format!(" | rule {rule}");
+        parts.push(format!("rule {rule}"));
     }
     if let Some(peer) = reply["peer"].as_str() {
-        match reply["remote"]["state"].as_str() {
-            Some(remote) => line += &format!(" | {peer} {remote} ({})", text(&reply["remote"]["readiness"])),
-            None => line += &format!(" | {peer} UNKNOWN"),
-        }
-        line += &format!(" | {}", text(&reply["data"]));
+        parts.push(match reply["remote"]["state"].as_str() {
+            Some(remote) => format!("{peer} {remote} ({})", text(&reply["remote"]["readiness"])),
+            None => format!("{peer} UNKNOWN"),
+        });
+        parts.push(text(&reply["data"]));
     }
     for group in reply["farm"]["groups"].as_array().into_iter().flatten() {
-        line += &format!(
-            " | {} {}% ({}/{})",
+        parts.push(format!(
+            "{} {}% ({}/{})",
             text(&group["group"]),
             text(&group["percent"]),
             text(&group["owned"]),
             text(&group["of"])
-        );
+        ));
     }
     let list = |name: &str| -> Vec<String> { reply["farm"][name].as_array().into_iter().flatten().map(text).collect() };
     if !list("members").is_empty() {
-        line += &format!(" | open {} of {}", list("open").join(" "), list("members").join(" "));
+        parts.push(format!("open {} of {}", list("open").join(" "), list("members").join(" ")));
     }
     let resync = &reply["replica"]["resync"];
     if resync.is_object() {
-        line += &format!(
-            " | resync {}/{} files, {}/{} MiB, {} s left",
+        parts.push(format!(
+            "resync {}/{} files, {}/{} MiB, {} s left",
             text(&resync["files"]),
             text(&resync["files_total"]),
             resync["bytes"].as_u64().unwrap_or(0) >> 20,
             resync["bytes_total"].as_u64().unwrap_or(0) >> 20,
             text(&resync["left_s"])
-        );
+        ));
     }
-    line
+    parts
 }
 
 /// A line at each change. Survives the runner: shows STOP while there is none.
 fn watch(roots: &Roots, module: &str, as_json: bool) -> Result<u8, Failure> {
-    let mut last = String::new();
+    let mut last = Vec::new();
     let mut show = |reply: &Value| -> Result<(), Failure> {
         let (state, readiness) = if reply.is_null() {
             ("STOP".into(), "NotReady".into())
         } else {
             (text(&reply["state"]), text(&reply["readiness"]))
         };
-        let line = if as_json { reply.to_string() } else { summary(module, &state, &readiness, reply) };
-        if line != last {
-            let stamp = if as_json { String::new() } else { sys::clock::local_time("%H:%M:%S ") };
-            put_live(&format!("{stamp}{line}"))?;
-            last = line;
+        let parts = if as_json { vec![reply.to_string()] } else { summary(module, &state, &readiness, reply) };
+        if parts != last {
+            if as_json {
+                put_live(&parts.concat())?;
+            } else {
+                let mut stamped = parts.clone();
+                if let Some(first) = stamped.first_mut() {
+                    first.insert_str(0, &sys::clock::local_time("%H:%M:%S "));
+                }
+                put_live(&bar(&stamped))?;
+            }
+            last = parts;
         }
         Ok(())
     };
@@ -257,5 +261,35 @@ fn follow_log(
             }
         }
         std::thread::sleep(Duration::from_millis(if interactive { 100 } else { 300 }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fits(said: &str) {
+        let wide: Vec<&str> = said.lines().filter(|line| line.chars().count() > 80).collect();
+        assert!(wide.is_empty(), "{wide:#?}");
+    }
+
+    #[test]
+    fn a_farm_of_32_nodes_with_many_groups_fits_80_columns() {
+        let nodes: Vec<String> = (1..=32).map(|n| format!("server-with-a-name-{n}")).collect();
+        let group = |n: usize| json!({"group": format!("a_group_of_requests_to_a_port_{n}"), "percent": 100, "owned": 256, "of": 256});
+        let groups: Vec<Value> = (0..8).map(group).collect();
+        let reply = json!({"rule": "interface_failure", "farm": {"groups": groups, "open": nodes, "members": nodes}});
+        let said = bar(&summary("web", "UP", "NotReady", &reply));
+        fits(&said);
+        assert!(said.starts_with("web: UP (NotReady) | rule interface_failure"), "{said}");
+        assert_eq!(said.split_whitespace().filter(|word| *word == "(256/256)").count(), 8);
+    }
+
+    #[test]
+    fn a_mirror_that_copies_much_fits_80_columns() {
+        let reply = json!({"rule": "rfs_notuptodate_server", "peer": "server-with-a-name-1", "data": "not uptodate",
+            "remote": {"state": "ALONE", "readiness": "NotReady"}, "replica": {"resync": {"files": u64::MAX, "files_total": u64::MAX,
+            "bytes": u64::MAX, "bytes_total": u64::MAX, "left_s": u64::MAX}}});
+        fits(&bar(&summary("a-module-with-a-long-name", "SECOND", "NotReady", &reply)));
     }
 }

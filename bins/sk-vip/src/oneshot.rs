@@ -90,9 +90,9 @@ pub fn show(args: &Show) -> Result<u8, Failure> {
             .to_string())?;
         }
     } else {
-        let mut table = vec![["ADDRESS", "INTERFACE", "MAC", "CARRIER", "LIFETIME", "OWNER"].map(str::to_owned)];
+        let mut table = vec![HEAD.map(str::to_owned)];
         table.extend(rows.iter().map(|(a, l)| row(a, l)));
-        for line in aligned(&table) {
+        for line in sys::lines::table(&table) {
             say(&line)?;
         }
     }
@@ -103,6 +103,8 @@ pub fn show(args: &Show) -> Result<u8, Failure> {
     Ok(0)
 }
 
+const HEAD: [&str; 6] = ["ADDRESS", "INTERFACE", "MAC", "CARRIER", "LIFETIME", "OWNER"];
+
 fn row(address: &Address, link: &Link) -> [String; 6] {
     [
         format!("{}/{}", address.ip, address.prefix),
@@ -112,22 +114,6 @@ fn row(address: &Address, link: &Link) -> [String; 6] {
         address.valid_s.map_or("forever".to_owned(), |s| format!("{s}s")),
         if address.marked { "sk" } else { "host" }.to_owned(),
     ]
-}
-
-/// Columns padded to their longest cell, two blanks apart.
-fn aligned<const N: usize>(rows: &[[String; N]]) -> Vec<String> {
-    let mut widths = [0; N];
-    for row in rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = cell.len().max(*width);
-        }
-    }
-    rows.iter()
-        .map(|row| {
-            let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-            cells.join("  ").trim_end().to_owned()
-        })
-        .collect()
 }
 
 pub fn probe(args: &Probe) -> Result<u8, Failure> {
@@ -161,8 +147,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_are_aligned() {
-        let rows = [["A".to_owned(), "B".to_owned()], ["long".to_owned(), "x".to_owned()]];
-        assert_eq!(aligned(&rows), ["A     B", "long  x"]);
+    fn the_widest_address_fits_80_columns() {
+        let link = Link {
+            index: 2,
+            name: "enxaabbccddeeff".into(),
+            mac: Some(net::Mac([0xaa; 6])),
+            up: true,
+            carrier: false,
+            loopback: false,
+            arp: true,
+        };
+        let address = Address {
+            index: 2,
+            ip: "2001:db8:1234:5678:aaaa:bbbb:cccc:dddd".parse().unwrap(),
+            prefix: 128,
+            valid_s: Some(u32::MAX - 1),
+            marked: false,
+            marked_by_other: false,
+            tentative: false,
+        };
+        let lines = sys::lines::table(&[HEAD.map(str::to_owned), row(&address, &link)]);
+        assert!(lines.iter().all(|line| line.chars().count() <= 80), "{lines:#?}");
+        assert!(lines[0].starts_with("ADDRESS ") && lines[2].starts_with("2001:db8:"), "{lines:#?}");
     }
 }

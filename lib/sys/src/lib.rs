@@ -14,6 +14,7 @@ pub mod clock;
 pub mod commands;
 pub mod failure;
 pub mod files;
+pub mod lines;
 pub mod lock;
 pub mod modules;
 pub mod node;

@@ -12,6 +12,7 @@ use serde::Serialize;
 use serde_json::json;
 use std::collections::VecDeque;
 use std::path::PathBuf;
+use sys::lines::wrap;
 use sys::roots::Roots;
 
 /// Decisive inputs shown.
@@ -92,16 +93,17 @@ pub(crate) fn explain(
         return Ok(0);
     }
     let rule = core.rule().map_or(String::new(), |rule| format!(", rule {rule}"));
-    say!("{}: {}{rule}, since {since}", core.settings().node, core.state());
+    let head = format!("{}: {}{rule}, since {since}", core.settings().node, core.state());
+    say!("{}", wrap(&head, 2));
     say!("Because");
     print_list(&explanation.because)?;
     say!("What would change it");
     print_list(&explanation.would_change)?;
     say!("How it came");
     for decisive in &chain {
-        say!("  {} {}", decisive.t, decisive.input);
+        say!("{}", wrap(&format!("  {} {}", decisive.t, decisive.input), 6));
         for line in &decisive.decided {
-            say!("      -> {line}");
+            say!("{}", wrap(&format!("      -> {line}"), 9));
         }
     }
     if replayer.missing > 0 {
@@ -123,7 +125,7 @@ fn note(chain: &mut VecDeque<Decisive>, t: String, input: String, again: &[Actio
 
 fn print_list(lines: &[String]) -> Result<(), Failure> {
     for line in lines {
-        say!("  - {line}");
+        say!("{}", wrap(&format!("  - {line}"), 4));
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! How are inputs and decisions of the core said in words?
 
+use automaton::arbitration::Answer;
 use automaton::{Action, Event, Evidence, ReplicaPeer, ReplicaRole};
 use serde::Serialize;
 
@@ -82,9 +83,49 @@ pub(super) fn input(event: &Event, peer: &str) -> String {
         Event::SetCheckers { on, origin } => {
             format!("{origin} switched the checkers {}", if *on { "on" } else { "off" })
         }
+        Event::FarmDone { .. } => "the farm's filter carried out its order".into(),
+        Event::FarmFailed { reason, .. } => format!("the farm's filter failed: {reason}"),
+        Event::Arbiter { answer, .. } => answered(answer),
+        Event::ResetLoop => "the count of automatic actions was reset".into(),
+        Event::IncLoop { identity } => format!("{identity} counted an automatic action of its own"),
+        Event::RestartServices { services, identity } => {
+            format!("{identity} found services missing that can be restarted alone: {}", services.join(", "))
+        }
+        Event::Settings { origin, .. } => format!("{origin} applied a configuration"),
         Event::Tick => "a deadline of the core passed".into(),
-        other => json(other),
     }
+}
+
+fn answered(answer: &Answer) -> String {
+    match answer {
+        Answer::Reached => "a witness answered".into(),
+        Answer::Unreachable { reason } => format!("the arbiter did not answer: {reason}"),
+        Answer::Found { record: None, .. } => "the arbiter holds no record of the module".into(),
+        Answer::Found { revision, record: Some(record) } => {
+            format!("the arbiter holds, in revision {revision}, {}", spaced(record))
+        }
+        Answer::Strange { revision, reason } => {
+            format!("the arbiter holds, in revision {revision}, something that is no record: {reason}")
+        }
+        Answer::Swapped { revision } => format!("the arbiter noted this node's record as revision {revision}"),
+    }
+}
+
+/// JSON with blanks at which a line can be broken.
+fn spaced(value: &impl Serialize) -> String {
+    let (mut out, mut is_text, mut is_escaped) = (String::new(), false, false);
+    for letter in json(value).chars() {
+        out.push(letter);
+        if is_text {
+            (is_text, is_escaped) = (is_escaped || letter != '"', !is_escaped && letter == '\\');
+        } else {
+            is_text = letter == '"';
+            if letter == ',' || letter == ':' {
+                out.push(' ');
+            }
+        }
+    }
+    out
 }
 
 /// What an operator sees of a decision; None for what only machines need.
@@ -95,9 +136,34 @@ pub(super) fn decision(action: &Action) -> Option<String> {
             Some(rule) => format!("state {state}, rule {rule}"),
             None => format!("state {state}"),
         }),
-        Action::Replicate { order, .. } => Some(format!("order to the replication engine: {}", json(order))),
+        Action::Replicate { order, .. } => Some(format!("order to the replication engine: {}", spaced(order))),
         Action::Reboot => Some("reboot of the host".into()),
         Action::Refuse { error, hint } => Some(format!("refused: {error}; {hint}")),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use automaton::{PeerMode, ReplicaOrder};
+
+    #[test]
+    fn json_is_broken_outside_of_its_texts_only() {
+        assert_eq!(spaced(&["a,b", "c\"d,e:", "\\"]), r#"["a,b", "c\"d,e:", "\\"]"#);
+        assert_eq!(spaced(&(1, 2)), "[1, 2]");
+        assert_eq!(spaced(&ReplicaOrder::Outdate), r#"{"kind": "outdate"}"#);
+        let order = Action::Replicate { id: 7, order: ReplicaOrder::Primary { peer: PeerMode::Paired, force: true } };
+        let said = decision(&order).unwrap_or_default();
+        assert!(said.contains(r#""peer": "paired", "force": true"#), "{said}");
+    }
+
+    #[test]
+    fn long_answers_of_an_arbiter_can_be_broken() {
+        let reason =
+            "https://[2001:db8:1234:5678:aaaa:bbbb:cccc:dddd]:2379: the certificate is for another name".to_owned();
+        let said = input(&Event::Arbiter { id: 1, answer: Answer::Unreachable { reason } }, "node2");
+        let lines = sys::lines::wrap(&format!("  2026-11-20T10:00:00.123456Z {said}"), 6);
+        assert!(lines.lines().count() > 1 && lines.lines().all(|line| line.chars().count() <= 80), "{lines}");
     }
 }

@@ -251,6 +251,8 @@ fn the_store_may_ask_for_certificates_and_passwords() -> Result<()> {
             "sk-arbiter show -m AM",
             "sk-module state -m AM -v",
             "sk-module rules -m AM",
+            "sk-module explain -m AM",
+            "sk-vip show",
         ];
         module.fits("node1", &asks)?;
         cluster.lab.run(&["poweroff", "node1"])?;

@@ -338,7 +338,7 @@ fn f05_connections_are_shared_out() -> Result<()> {
         }
         ensure!(exactly_once(&module, &nodes, "FarmProto_0")? == [128, 128]);
         let list = cluster.lab.exec("node1", &["safekit", "-m", "web", "-r", "vip_if_ctrl", "-l"])?;
-        ensure!(list.trim() == format!("FarmProto_0: {}", bitmap(&module, "node1", "FarmProto_0")?), "{list}");
+        ensure!(list.trim() == format!("FarmProto_0:\n  {}", bitmap(&module, "node1", "FarmProto_0")?), "{list}");
         let seen = ask(cluster, "client", 80, 1000, 3.0)?;
         let counts: Vec<u32> = nodes.iter().map(|n| seen.get(*n).copied().unwrap_or(0)).collect();
         ensure!(counts.iter().sum::<u32>() == 1000, "refused or unanswered: {seen:?}");
@@ -487,6 +487,12 @@ fn f10_unequal_powers_and_several_groups() -> Result<()> {
         module.resource_is("node2", "farm.Without_1", "0%")?;
         let asks = [
             "sk-farmfilter who 192.0.2.7:40000",
+            "sk-farmfilter show -m AM",
+            "safekit -m AM -r vip_if_ctrl -l",
+            "safekit state -m AM -v",
+            "sk-module state -m AM -v",
+            "sk-module explain -m AM",
+            "sk-vip show",
             "sk-module rules -m AM",
             "sk-module history -m AM",
             "sk-module list",

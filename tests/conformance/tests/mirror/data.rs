@@ -75,7 +75,10 @@ fn m27_after_a_crash_still_only_what_may_differ_is_copied() -> Result<()> {
             "sk-replicate salvage -m AM list",
             "sk-replicate policy -m AM show",
             "sk-module state -m AM -v",
+            "safekit state -m AM -v",
             "sk-module rules -m AM",
+            "sk-module explain -m AM",
+            "sk-vip show",
             "sk-module history -m AM",
             "sk-top",
         ];
