@@ -196,7 +196,8 @@ impl Notifier<'_> {
 /// `sk-notify test`: one call, now.
 pub fn test(roots: &Roots, script: &Path, limit: Duration) -> Result<(), String> {
     if !is_script(script) {
-        return Err(format!("{} is no executable file; examples are in scripts/notify", script.display()));
+        let examples = roots.safe.join("notify");
+        return Err(format!("{} is no executable file; examples are in {}", script.display(), examples.display()));
     }
     let node = node_name(roots);
     let call = crate::batch::rehearsal(&node, &wire::time::rfc3339_now());
