@@ -37,7 +37,7 @@ Examples:
 
 /// Control a module from scripts and shells, in the words of SafeKit
 #[derive(Debug, Parser)]
-#[command(name = "safekit", version, after_help = AFTER)]
+#[command(name = "safekit", version, max_term_width = 80, after_help = AFTER)]
 struct Cli {
     #[command(flatten)]
     module: Named,

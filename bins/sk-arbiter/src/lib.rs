@@ -28,7 +28,7 @@ const EXAMPLES: &str = "Examples:
 
 /// Who may serve when the nodes cannot hear each other: asks witnesses, or a store.
 #[derive(Parser)]
-#[command(name = "sk-arbiter", version, after_help = EXITS, after_long_help = format!("{EXITS}\n\n{EXAMPLES}"))]
+#[command(name = "sk-arbiter", version, max_term_width = 80, after_help = EXITS, after_long_help = format!("{EXITS}\n\n{EXAMPLES}"))]
 struct Cli {
     #[command(subcommand)]
     verb: Verb,

@@ -25,7 +25,7 @@ const EXAMPLES: &str = "Examples:
 
 /// Check a service, a host, a link, an address or another module, once or for a module that runs.
 #[derive(Debug, Parser)]
-#[command(name = "sk-check", version, after_help = EXITS, after_long_help = format!("{EXITS}\n\n{EXAMPLES}"))]
+#[command(name = "sk-check", version, max_term_width = 80, after_help = EXITS, after_long_help = format!("{EXITS}\n\n{EXAMPLES}"))]
 struct Cli {
     #[command(subcommand)]
     verb: Verb,

@@ -2,7 +2,8 @@
 
 use crate::hosts::Hosts;
 use crate::{Failure, bundle, daemon, exit, keys, modules, on, report, roles, serve};
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use complete::outcome;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -42,7 +43,7 @@ Examples:
 
 /// Nodes of a cluster together: configuration, keys, roles, commands on all.
 #[derive(Debug, Parser)]
-#[command(name = "sk-cluster", version, after_help = AFTER)]
+#[command(name = "sk-cluster", version, max_term_width = 80, after_help = AFTER)]
 pub(crate) struct Cli {
     /// Key file of an operator; default: SK_KEY, else the cluster's key
     #[arg(long, value_name = "FILE", global = true)]
@@ -189,20 +190,27 @@ fn role(text: &str) -> Result<Role, String> {
 
 /// The command line, for manual pages and completions.
 pub fn command() -> clap::Command {
-    Cli::command()
+    outcome::give(Cli::command(), &["export", "serve"])
 }
 
 /// Runs with the arguments of the process.
 pub fn main() -> ExitCode {
     complete::answer(command);
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
+    let parsed = command().try_get_matches().and_then(|matches| {
+        let asked = outcome::asked(&matches);
+        Ok((Cli::from_arg_matches(&matches)?, asked))
+    });
+    let (cli, asked) = match parsed {
+        Ok(parsed) => parsed,
         Err(error) => {
             // Help and version are no errors; nothing can be done when even printing fails.
             let _ = error.print();
             return ExitCode::from(if error.use_stderr() { exit::USAGE } else { 0 });
         }
     };
+    if asked.is_some() {
+        sys::outcome::begin();
+    }
     let roots = Roots::from_environment();
     let logged = cli
         .verb
@@ -211,6 +219,9 @@ pub fn main() -> ExitCode {
     let result = run(&roots, cli);
     if let Some(logged) = logged {
         logged.end(result.as_ref().map_or_else(|failure| failure.code, |code| *code));
+    }
+    if let Some(asked) = asked {
+        sys::outcome::end(&asked.verb, asked.module.as_deref(), &result);
     }
     match result {
         Ok(code) => ExitCode::from(code),

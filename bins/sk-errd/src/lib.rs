@@ -22,7 +22,7 @@ const EXAMPLE: &str = "Example:
 
 /// Watches the processes of a module by name and arguments.
 #[derive(Parser)]
-#[command(name = "sk-errd", version, after_help = EXITS, after_long_help = format!("{EXITS}\n\n{EXAMPLE}"))]
+#[command(name = "sk-errd", version, max_term_width = 80, after_help = EXITS, after_long_help = format!("{EXITS}\n\n{EXAMPLE}"))]
 struct Cli {
     #[command(subcommand)]
     verb: Verb,

@@ -25,7 +25,7 @@ Examples:
 
 /// Share the clients of one address among all nodes of a farm, inside the kernel and without a balancer.
 #[derive(Debug, Parser)]
-#[command(name = "sk-farmfilter", version, after_help = EXIT_CODES)]
+#[command(name = "sk-farmfilter", version, max_term_width = 80, after_help = EXIT_CODES)]
 struct Cli {
     #[command(subcommand)]
     verb: Verb,

@@ -26,7 +26,7 @@ Examples:
 
 /// Tell load balancers and monitoring systems how the modules of this node are.
 #[derive(Debug, Parser)]
-#[command(name = "sk-health", version, after_help = EXIT_CODES)]
+#[command(name = "sk-health", version, max_term_width = 80, after_help = EXIT_CODES)]
 struct Cli {
     #[command(subcommand)]
     verb: Verb,

@@ -23,7 +23,7 @@ const EXAMPLE: &str = "Example:
 
 /// Heartbeats of one module with its peer node, over every configured network.
 #[derive(Parser)]
-#[command(name = "sk-heartbeat", version, after_help = EXITS, after_long_help = format!("{EXITS}\n\n{EXAMPLE}"))]
+#[command(name = "sk-heartbeat", version, max_term_width = 80, after_help = EXITS, after_long_help = format!("{EXITS}\n\n{EXAMPLE}"))]
 struct Cli {
     #[command(subcommand)]
     verb: Verb,

@@ -36,6 +36,7 @@ pub(crate) fn push(roots: &Roots, module: &str, hosts: Option<&str>, only_files:
     let mut words: Vec<String> = ["push", "-m", module].map(str::to_owned).into();
     words.extend(hosts.into_iter().flat_map(|h| ["-H".to_owned(), h.to_owned()]));
     words.extend(only_files.then(|| "--only-files".to_owned()));
+    words.extend(sys::outcome::is_wanted().then(|| "--json".to_owned()));
     Err(become_cluster(roots, &words))
 }
 

@@ -61,11 +61,18 @@ pub fn main() -> ExitCode {
     if let Some(code) = elsewhere::pass_on() {
         return code;
     }
-    let cli = match cli::parse() {
-        Ok(cli) => cli,
+    let (cli, asked) = match cli::parse() {
+        Ok(parsed) => parsed,
         Err(code) => return code,
     };
-    match run(cli) {
+    if asked.is_some() {
+        sys::outcome::begin();
+    }
+    let result = run(cli);
+    if let Some(asked) = asked {
+        sys::outcome::end(&asked.verb, asked.module.as_deref(), &result);
+    }
+    match result {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
             sys::warn!("sk-module: {}", failure.message);

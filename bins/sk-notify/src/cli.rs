@@ -1,7 +1,8 @@
 //! What can be asked of `sk-notify`, and which exit code answers?
 
 use crate::run;
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use complete::outcome;
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -20,13 +21,13 @@ Exit codes:
   111  a system call failed
 
 Examples:
-  install -m 755 scripts/notify/mail /etc/sk/notification
+  install -m 755 /opt/sk/notify/mail /etc/sk/notification
   sk-notify test
   sk-notify run --gather 60s --levels CEU";
 
 /// Tell people what happens to the modules of this node, through a script: mail, webhook, pager.
 #[derive(Debug, Parser)]
-#[command(name = "sk-notify", version, after_help = AFTER)]
+#[command(name = "sk-notify", version, max_term_width = 80, after_help = AFTER)]
 struct Cli {
     #[command(subcommand)]
     verb: Verb,
@@ -104,14 +105,18 @@ impl Failure {
 
 /// The command line, for manual pages and completions.
 pub fn command() -> clap::Command {
-    Cli::command()
+    outcome::give(Cli::command(), &["run"])
 }
 
 /// Runs with the arguments of the process.
 pub fn main() -> ExitCode {
     complete::answer(command);
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
+    let parsed = command().try_get_matches().and_then(|matches| {
+        let asked = outcome::asked(&matches);
+        Ok((Cli::from_arg_matches(&matches)?, asked))
+    });
+    let (cli, asked) = match parsed {
+        Ok(parsed) => parsed,
         Err(error) => {
             // Help and version are no errors; nothing can be done when even printing fails.
             let _ = error.print();
@@ -124,10 +129,17 @@ pub fn main() -> ExitCode {
             Ok(()) => return ExitCode::SUCCESS,
             Err(failure) => (111, failure.to_string()),
         },
-        Verb::Test(options) => match run::test(&roots, &options.script, options.limit.into()) {
-            Ok(()) => return ExitCode::SUCCESS,
-            Err(reason) => (1, reason),
-        },
+        Verb::Test(options) => {
+            let result = run::test(&roots, &options.script, options.limit.into()).map(|()| 0);
+            if let Some(asked) = asked {
+                let result = result.clone().map_err(|reason| sys::failure::Failure::new(1, reason));
+                sys::outcome::end(&asked.verb, None, &result);
+            }
+            match result {
+                Ok(code) => return ExitCode::from(code),
+                Err(reason) => (1, reason),
+            }
+        }
     };
     sys::warn!("sk-notify: {words}");
     ExitCode::from(code)

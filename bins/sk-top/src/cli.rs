@@ -25,7 +25,7 @@ Examples:
 
 /// Show the modules of this node and of its peers, live
 #[derive(Debug, Parser)]
-#[command(name = "sk-top", version, after_help = AFTER)]
+#[command(name = "sk-top", version, max_term_width = 80, after_help = AFTER)]
 struct Cli {
     /// Print one frame as plain text and end
     #[arg(long)]

@@ -27,7 +27,7 @@ Examples:
 
 /// Own virtual addresses: claim them without conflict, announce them, and give them up cleanly.
 #[derive(Debug, Parser)]
-#[command(name = "sk-vip", version, after_help = EXIT_CODES)]
+#[command(name = "sk-vip", version, max_term_width = 80, after_help = EXIT_CODES)]
 struct Cli {
     #[command(subcommand)]
     verb: Verb,

@@ -3,6 +3,7 @@
 //! A shell asks the command itself, with the variable [`VARIABLE`] set; the files in `completions` only tell shells to do so.
 
 mod names;
+pub mod outcome;
 
 use clap::{Arg, Command};
 use clap_complete::engine::{ArgValueCandidates, CompletionCandidate};

@@ -36,6 +36,9 @@ impl Failure {
 /// code tells what became of it. For a command that changes something this is so whatever is wrong with its output: half a change would
 /// be worse than words that are lost.
 pub fn put(line: &str) -> Result<(), Failure> {
+    if crate::outcome::keep(line) {
+        return Ok(());
+    }
     match writeln!(io::stdout(), "{line}") {
         Err(e) if e.kind() != io::ErrorKind::BrokenPipe && !crate::commands::is_changing() => {
             Err(Failure::system("stdout", e))

@@ -18,6 +18,7 @@ pub mod lines;
 pub mod lock;
 pub mod modules;
 pub mod node;
+pub mod outcome;
 pub mod pidfd;
 pub mod program;
 pub mod progress;

@@ -32,6 +32,23 @@ pub fn commands() -> Vec<Command> {
     ]
 }
 
+/// Whether the verb of this path has `--json`, and whether that is its outcome and not a form of what it prints. `None`: no such verb.
+pub fn form_of(path: &str) -> Option<(bool, bool)> {
+    let mut words = path.split(' ');
+    let name = words.next()?;
+    let mut command = commands().into_iter().find(|command| command.get_name() == name)?;
+    let mut is_global = false;
+    let has = |command: &Command, global: bool| {
+        command.get_arguments().any(|a| a.get_long() == Some("json") && (!global || a.is_global_set()))
+    };
+    for word in words {
+        is_global |= has(&command, true);
+        command = command.find_subcommand(word)?.clone();
+    }
+    let is_outcome = command.get_arguments().any(complete::outcome::is_outcome);
+    Some((is_global || has(&command, false), is_outcome))
+}
+
 /// The verbs of all commands, each with its whole path: `sk-cluster key renew`. A command without verbs is one itself.
 pub fn verbs() -> Vec<String> {
     fn walk(command: &Command, before: &str, found: &mut Vec<String>) {

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 /// Verbs without `--json`, and why none is needed. A word alone stands for the whole command.
-const WITHOUT: [(&str, &[&str]); 8] = [
+const WITHOUT: [(&str, &[&str]); 6] = [
     ("keeps the verbs and the output of SafeKit, which scripts know; sk-module says the same as JSON", &["safekit"]),
     (
         "speaks JSON lines with the runner, always",
@@ -28,62 +28,8 @@ const WITHOUT: [(&str, &[&str]); 8] = [
     ("prints the text format of Prometheus", &["sk-health metrics"]),
     ("prints what another node imports, which is JSON already", &["sk-cluster export"]),
     (
-        "changes something: the outcome is the exit code, the new state is what state --json says",
-        &[
-            "sk-module checker",
-            "sk-module checkloop",
-            "sk-module deconfig",
-            "sk-module failover",
-            "sk-module forcestop",
-            "sk-module incloop",
-            "sk-module prim",
-            "sk-module primforce",
-            "sk-module resetloop",
-            "sk-module restart",
-            "sk-module second",
-            "sk-module set",
-            "sk-module setgroups",
-            "sk-module shutdown",
-            "sk-module start",
-            "sk-module stop",
-            "sk-module stopstart",
-            "sk-module swap",
-            "sk-module update",
-            "sk-module waitstart",
-            "sk-module waitstate",
-            "sk-module waitstop",
-            "sk-notify test",
-            "sk-replicate policy default",
-            "sk-replicate policy external",
-            "sk-replicate policy full",
-        ],
-    ),
-    (
-        "makes or takes away files that the administrator named, or those of a module, and says which",
-        &[
-            "sk-module anonymise",
-            "sk-module cluster-key",
-            "sk-module install",
-            "sk-module logsave",
-            "sk-module package",
-            "sk-module snapshot",
-            "sk-module uninstall",
-        ],
-    ),
-    (
-        "changes the cluster's files and keys: the outcome is the exit code, the rest is what confinfo and key status say",
-        &[
-            "sk-cluster config",
-            "sk-cluster create",
-            "sk-cluster deconfig",
-            "sk-cluster import",
-            "sk-cluster key renew",
-            "sk-cluster push",
-            "sk-cluster role add",
-            "sk-cluster role remove",
-            "sk-cluster up",
-            "sk-module push",
-        ],
+        "changes something: the outcome is the exit code, the new state is what policy show --json says",
+        &["sk-replicate policy default", "sk-replicate policy external", "sk-replicate policy full"],
     ),
 ];
 

@@ -4,7 +4,8 @@ mod logged;
 mod words;
 
 use crate::exit;
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use complete::outcome::{self, Asked};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use sys::roots::module_name;
@@ -33,7 +34,7 @@ Examples:
   sk-module state -m postgresql --watch";
 
 #[derive(Debug, Parser)]
-#[command(name = "sk-module", version, about = "Run and command a highly available module", after_help = AFTER)]
+#[command(name = "sk-module", version, max_term_width = 80, about = "Run and command a highly available module", after_help = AFTER)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub verb: Verb,
@@ -540,12 +541,23 @@ pub(crate) enum Verb {
 
 /// The command's definition, for man pages and completions.
 pub fn command() -> clap::Command {
-    Cli::command()
+    outcome::give(Cli::command(), &["run", "guard"])
 }
 
-/// Parses the arguments; wrong usage exits with 100.
-pub(crate) fn parse() -> Result<Cli, ExitCode> {
-    Cli::try_parse().map_err(|error| {
+/// Parses the arguments; wrong usage exits with 100. With the verb whose outcome is wanted as JSON.
+pub(crate) fn parse() -> Result<(Cli, Option<Asked>), ExitCode> {
+    let parsed = command().try_get_matches().and_then(|matches| {
+        let cli = Cli::from_arg_matches(&matches)?;
+        let asked = match &cli.verb {
+            // Its form is for what it finds, its outcome for what it writes.
+            Verb::Init(answers) if answers.wants_outcome() => {
+                Some(Asked { verb: "init".into(), module: answers.module().map(str::to_owned) })
+            }
+            _ => outcome::asked(&matches),
+        };
+        Ok((cli, asked))
+    });
+    parsed.map_err(|error| {
         // A help text that cannot be written is a closed pipe: nobody reads it.
         let _ = error.print();
         if error.use_stderr() { ExitCode::from(exit::USAGE) } else { ExitCode::SUCCESS }

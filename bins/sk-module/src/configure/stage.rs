@@ -99,7 +99,11 @@ pub(super) fn script(instance: &Instance, root: &Path, name: &str) -> Result<(),
     let outcome = sys::bounded::run(&mut command, SCRIPT_TIME, SCRIPT_OUTPUT)
         .map_err(|e| Failure::system(format!("script {}", path.display()), e))?;
     // Words of the script, for the operator who configures; nobody may be there to read them.
-    let _ = std::io::stdout().write_all(&outcome.output);
+    if sys::outcome::is_wanted() {
+        String::from_utf8_lossy(&outcome.output).lines().try_for_each(sys::failure::put)?;
+    } else {
+        let _ = std::io::stdout().write_all(&outcome.output);
+    }
     match outcome.status {
         Some(status) if status.success() => Ok(()),
         Some(status) => Err(Failure::new(

@@ -24,7 +24,7 @@ impl Ask {
 
     /// Words for whoever answers.
     pub fn say(words: &str) -> Result<(), Failure> {
-        writeln!(std::io::stdout(), "{words}").map_err(|e| Failure::system("stdout", e))
+        sys::failure::put(words)
     }
 
     pub fn needs_terminal(&self, flag: &str, what: &str) -> Result<(), Failure> {

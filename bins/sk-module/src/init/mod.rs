@@ -58,8 +58,8 @@ pub(crate) struct Answers {
     /// With --check: a user must have these numbers, those of the other nodes
     #[arg(long = "owner", value_name = "USER=UID:GID", requires = "check")]
     owners: Vec<String>,
-    /// With --check: JSON lines: check, level (ok, warn, error), words, remedy
-    #[arg(long, requires = "check")]
+    /// JSON lines: with --check: check, level (ok, warn, error), words, remedy; else the outcome (verb, module, code, said, error, hint), and nothing is asked
+    #[arg(long)]
     json: bool,
 }
 
@@ -67,6 +67,11 @@ impl Answers {
     /// Whether files are made; else this host is only looked at.
     pub(crate) fn writes(&self) -> bool {
         !self.check && !self.dry_run
+    }
+
+    /// Whether the outcome is told as JSON.
+    pub(crate) fn wants_outcome(&self) -> bool {
+        self.json && !self.check
     }
 
     /// The module named beforehand.
@@ -80,7 +85,7 @@ pub(crate) fn init(roots: &Roots, answers: &Answers) -> Result<u8, Failure> {
     if answers.check {
         return check(roots, answers);
     }
-    let mut ask = Ask::new(answers.yes);
+    let mut ask = Ask::new(answers.yes || answers.json);
     let templates = packages::template_names(roots);
     if templates.is_empty() {
         return Err(Failure::new(
