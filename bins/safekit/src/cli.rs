@@ -168,8 +168,8 @@ pub enum Verb {
         /// Verbose: also the levels I, W and D
         #[arg(short = 'A')]
         all: bool,
-        /// Language: messages are in English only
-        #[arg(short = 'l', value_parser = ["en"])]
+        /// Language; whatever is asked for, messages are in English
+        #[arg(short = 'l', value_parser = ["en", "fr", "ja"])]
         _language: Option<String>,
         /// Absolute path; must not exist
         file: String,
@@ -313,8 +313,8 @@ pub struct Log {
     /// Verbose: also the levels I, W and D
     #[arg(short = 'A')]
     pub all: bool,
-    /// Language: messages are in English only
-    #[arg(short = 'l', value_parser = ["en"])]
+    /// Language; whatever is asked for, messages are in English
+    #[arg(short = 'l', value_parser = ["en", "fr", "ja"])]
     _language: Option<String>,
 }
 
