@@ -17,7 +17,7 @@ pub const VARIABLE: &str = "SK_COMPLETE";
 
 /// Answers a shell and ends the process; returns when no shell asks.
 pub fn answer(command: impl Fn() -> Command) {
-    CompleteEnv::with_factory(|| with_names(command())).var(VARIABLE).complete();
+    CompleteEnv::with_factory(|| with_names(with_hosts(command()))).var(VARIABLE).complete();
 }
 
 /// What a shell must know of the command called `name`: by the shell's directory in `completions`, its file, and its content.
@@ -34,12 +34,24 @@ pub fn registrations(name: &str) -> io::Result<[(&'static str, String, Vec<u8>);
     ])
 }
 
+/// `-H HOSTS` before the verb is passed on before the command reads its line, and so is in no definition but the one for shells.
+fn with_hosts(command: Command) -> Command {
+    let hosts = Arg::new("hosts").short('H').value_name("HOSTS").help("On these nodes: \"*\", or node1,node2");
+    match command.get_name() {
+        "safekit" => command.arg(hosts),
+        "sk-module" => command.arg(hosts.long("hosts")),
+        _ => command,
+    }
+}
+
 /// Tells each argument, by what it is called, which names it may have.
 fn with_names(command: Command) -> Command {
     command.mut_args(with_candidates).mut_subcommands(with_names)
 }
 
 fn with_candidates(argument: Arg) -> Arg {
+    // Each name of a list is completed.
+    let argument = if argument.get_id() == "hosts" { argument.value_delimiter(',') } else { argument };
     let names: fn() -> Vec<String> = match argument.get_id().as_str() {
         "module" => || names::modules(&Roots::from_environment()),
         "node" | "nodes" | "peer" | "hosts" => || names::nodes(&Roots::from_environment().cluster_xml()),
@@ -79,6 +91,21 @@ mod tests {
                 "{shell} {file}: {text}"
             );
         }
+    }
+
+    #[test]
+    fn verbs_follow_the_hosts() {
+        let offered = |name: &'static str, words: &[&str]| -> Vec<String> {
+            let mut command = with_names(with_hosts(Command::new(name).subcommand(Command::new("start"))));
+            let words: Vec<std::ffi::OsString> = words.iter().map(Into::into).collect();
+            let last = words.len() - 1;
+            let found = clap_complete::engine::complete(&mut command, words, last, None).unwrap();
+            found.iter().map(|candidate| candidate.get_value().to_string_lossy().into_owned()).collect()
+        };
+        assert_eq!(offered("sk-module", &["sk-module", "-H", "node1,node2", "st"]), ["start"]);
+        assert_eq!(offered("safekit", &["safekit", "-H", "*", "st"]), ["start"]);
+        assert!(offered("sk-module", &["sk-module", "--h"]).contains(&"--hosts".to_owned()));
+        assert!(!offered("sk-top", &["sk-top", "-"]).contains(&"-H".to_owned()));
     }
 
     #[test]
