@@ -20,7 +20,8 @@ fn to_verb(command: Command, before: &str, without: &[&str]) -> Command {
     if has_one || path == "help" || without.contains(&path.as_str()) {
         return command;
     }
-    let help = "The outcome as a JSON line: verb, module, code, said (what is printed without it), error, hint";
+    let help =
+        "The outcome as a JSON line: verb, module, code, said (what is printed without it), complaints, error, hint";
     command.arg(Arg::new(ID).long("json").action(ArgAction::SetTrue).help(help))
 }
 

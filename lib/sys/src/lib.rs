@@ -5,7 +5,9 @@
 macro_rules! warn {
     ($($word:tt)*) => {{
         use ::std::io::Write as _;
-        let _ = ::std::writeln!(::std::io::stderr(), $($word)*);
+        let words = ::std::format!($($word)*);
+        $crate::outcome::complain(&words);
+        let _ = ::std::writeln!(::std::io::stderr(), "{words}");
     }};
 }
 

@@ -544,15 +544,19 @@ pub fn command() -> clap::Command {
     outcome::give(Cli::command(), &["run", "guard"])
 }
 
+fn asked_of(name: &str, verb: &Verb) -> Option<Asked> {
+    Some(Asked { verb: name.to_owned(), module: verb.module_name() })
+}
+
 /// Parses the arguments; wrong usage exits with 100. With the verb whose outcome is wanted as JSON.
 pub(crate) fn parse() -> Result<(Cli, Option<Asked>), ExitCode> {
     let parsed = command().try_get_matches().and_then(|matches| {
         let cli = Cli::from_arg_matches(&matches)?;
         let asked = match &cli.verb {
-            // Its form is for what it finds, its outcome for what it writes.
-            Verb::Init(answers) if answers.wants_outcome() => {
-                Some(Asked { verb: "init".into(), module: answers.module().map(str::to_owned) })
-            }
+            // These have a form of what they find, too.
+            Verb::Init(answers) if answers.wants_outcome() => asked_of("init", &cli.verb),
+            Verb::Boot { json: true, .. } if cli.verb.changes_something() => asked_of("boot", &cli.verb),
+            Verb::Errd { json: true, .. } if cli.verb.changes_something() => asked_of("errd", &cli.verb),
             _ => outcome::asked(&matches),
         };
         Ok((cli, asked))

@@ -58,7 +58,7 @@ pub(crate) struct Answers {
     /// With --check: a user must have these numbers, those of the other nodes
     #[arg(long = "owner", value_name = "USER=UID:GID", requires = "check")]
     owners: Vec<String>,
-    /// JSON lines: with --check: check, level (ok, warn, error), words, remedy; else the outcome (verb, module, code, said, error, hint), and nothing is asked
+    /// JSON lines: with --check: check, level (ok, warn, error), words, remedy; else the outcome (verb, module, code, said, complaints, error, hint), and nothing is asked
     #[arg(long)]
     json: bool,
 }
