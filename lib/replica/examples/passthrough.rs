@@ -47,7 +47,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         recorder: Arc::new(Alone),
         keeper: None,
         kept: Vec::new(),
-        threads: 0,
     })?;
     eprintln!("serving {}; Enter ends", path.display());
     let _ = std::io::stdin().read(&mut [0])?;

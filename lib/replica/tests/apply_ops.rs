@@ -172,6 +172,76 @@ fn nothing_leaves_the_directory() {
     assert_eq!(picture(&outside), before);
 }
 
+/// The directory in which a name came last is remembered: not beyond its own change of name.
+#[test]
+fn a_name_comes_where_its_directory_is_now() {
+    let (_at, _, b) = trees();
+    let mut applier = applier(&b);
+    let mut apply = |op: Op| assert!(matches!(applier.apply(&op, &[]), Ok(Applied::Done)), "{op:?}");
+    let directory = |path: &str| match create(rel(path)) {
+        Op::Create { dir, path, ino, owner, rdev, mtime, parent_mtime, .. } => {
+            Op::Create { dir, path, ino: ino + 7, kind: Kind::Directory, owner, rdev, mtime, parent_mtime }
+        }
+        other => other,
+    };
+    let rename = |from: &str, path: &str| Op::Rename {
+        dir: 0,
+        from: rel(from),
+        path: rel(path),
+        ino: 8,
+        flags: 0,
+        from_mtime: Time(1, 1),
+        parent_mtime: Time(1, 1),
+    };
+    let unlink = |path: &str| Op::Unlink { dir: 0, path: rel(path), ino: 1, parent_mtime: Time(1, 1) };
+    apply(directory("c"));
+    apply(directory("a"));
+    apply(create(rel("a/one")));
+    apply(create(rel("a/two")));
+    apply(rename("a", "b"));
+    apply(rename("c", "a"));
+    apply(create(rel("a/three")));
+    apply(unlink("b/one"));
+    apply(create(rel("b/four")));
+    apply(unlink("a/three"));
+    apply(Op::Rmdir { dir: 0, path: rel("a"), ino: 8, parent_mtime: Time(1, 1) });
+    apply(directory("a"));
+    apply(create(rel("a/five")));
+    for (path, there) in
+        [("a/one", false), ("b/one", false), ("b/two", true), ("a/three", false), ("b/four", true), ("a/five", true)]
+    {
+        assert_eq!(b.join(path).exists(), there, "{path}");
+    }
+}
+
+#[test]
+fn a_new_file_has_its_owner_and_its_mode_whatever_its_directory_says() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+    let (_at, _, b) = trees();
+    std::fs::create_dir(b.join("group")).expect("mkdir");
+    chown(b.join("group"), None, Some(77)).expect("chown");
+    std::fs::set_permissions(b.join("group"), std::fs::Permissions::from_mode(0o2775)).expect("chmod");
+    for directory in ["", "group"] {
+        for (n, (mode, uid, gid)) in
+            [(0o644, 0, 0), (0o600, 26, 26), (0o4755, 0, 0), (0o6750, 5, 6), (0o666, 0, 77), (0, 1, 0), (0o1777, 9, 9)]
+                .into_iter()
+                .enumerate()
+        {
+            let path = rel(directory).join(format!("f{n}").as_bytes());
+            let op = match create(path) {
+                Op::Create { dir, path, ino, kind, rdev, mtime, parent_mtime, .. } => {
+                    Op::Create { dir, path, ino, kind, owner: Owner { mode, uid, gid }, rdev, mtime, parent_mtime }
+                }
+                other => other,
+            };
+            assert!(matches!(applier(&b).apply(&op, &[]), Ok(Applied::Done)), "{op:?}");
+            let found = std::fs::metadata(b.join(directory).join(format!("f{n}"))).expect("there");
+            assert_eq!((found.mode() & 0o7777, found.uid(), found.gid()), (mode, uid, gid), "{directory}/f{n}");
+            assert_eq!((found.mtime(), found.mtime_nsec()), (1, 1));
+        }
+    }
+}
+
 #[test]
 fn a_missing_file_is_a_divergence_unless_inconsistent() {
     let (_at, _, b) = trees();

@@ -123,7 +123,6 @@ fn worker() {
         recorder: Arc::new(Log(Mutex::new((log, 0)), orders.clone())),
         keeper: Some(Arc::new(Client(client))),
         kept,
-        threads: 0,
     })
     .unwrap();
     let served = front.clone();

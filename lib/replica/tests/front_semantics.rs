@@ -314,7 +314,6 @@ fn refuses_a_directory_in_use_and_one_that_is_not_there() {
         recorder: Arc::new(front_support::Tape::default()),
         keeper: None,
         kept: Vec::new(),
-        threads: 0,
     };
     let log = fs::File::create(path.join("log")).unwrap();
     let mut child = Command::new("cat").stdin(Stdio::piped()).stdout(log).spawn().unwrap();

@@ -132,7 +132,6 @@ fn serve(path: PathBuf) -> (FrontSession, Arc<Tape>) {
         recorder: Arc::clone(&tape) as _,
         keeper: None,
         kept: Vec::new(),
-        threads: 0,
     })
     .unwrap();
     (front, tape)

@@ -257,22 +257,38 @@ impl Sealer {
 
     /// Appends the records that carry `plain` to `out`. The records must be sent in the order they were made.
     pub fn seal_into(&mut self, plain: &[u8], out: &mut Vec<u8>) -> Result<(), ChannelError> {
-        let overhead = 2 + if self.transport.is_some() { TAG } else { 0 };
-        out.reserve(plain.len() + plain.len().div_ceil(RECORD_LIMIT) * overhead);
-        for part in plain.chunks(RECORD_LIMIT) {
-            let Some(transport) = &self.transport else {
-                out.extend_from_slice(&(part.len() as u16).to_be_bytes());
-                out.extend_from_slice(part);
-                continue;
-            };
-            out.extend_from_slice(&((part.len() + TAG) as u16).to_be_bytes());
-            let at = out.len();
-            out.resize(at + part.len() + TAG, 0);
-            let nonce = self.counter;
-            self.counter = nonce.checked_add(1).ok_or(ChannelError::Exhausted)?;
-            transport.write_message(nonce, part, out.get_mut(at..).unwrap_or_default()).map_err(crypto)?;
-        }
+        let end = self.seal_at(out.len(), plain, out)?;
+        out.truncate(end);
         Ok(())
+    }
+
+    /// The same, from the beginning of `out`, over what was there. Returns where the records end; what follows means nothing.
+    pub fn seal_over(&mut self, plain: &[u8], out: &mut Vec<u8>) -> Result<usize, ChannelError> {
+        self.seal_at(0, plain, out)
+    }
+
+    fn seal_at(&mut self, mut at: usize, plain: &[u8], out: &mut Vec<u8>) -> Result<usize, ChannelError> {
+        let tag = if self.transport.is_some() { TAG } else { 0 };
+        let needed = at + plain.len() + plain.len().div_ceil(RECORD_LIMIT) * (2 + tag);
+        if out.len() < needed {
+            out.resize(needed, 0);
+        }
+        for part in plain.chunks(RECORD_LIMIT) {
+            let length = part.len() + tag;
+            let Some((head, body)) = out.get_mut(at..at + 2 + length).and_then(|r| r.split_first_chunk_mut()) else {
+                return Err(ChannelError::Corrupt);
+            };
+            *head = (length as u16).to_be_bytes();
+            if let Some(transport) = &self.transport {
+                let nonce = self.counter;
+                self.counter = nonce.checked_add(1).ok_or(ChannelError::Exhausted)?;
+                transport.write_message(nonce, part, body).map_err(crypto)?;
+            } else {
+                body.copy_from_slice(part);
+            }
+            at += 2 + length;
+        }
+        Ok(at)
     }
 }
 

@@ -58,15 +58,33 @@ pub(super) struct New<'a> {
     pub mtime: Option<Time>,
 }
 
-/// Makes `name`; it must not exist. Returns the open file when it is one.
-pub(super) fn make(parent: &OwnedFd, name: &[u8], new: &New<'_>) -> Result<Option<Arc<OwnedFd>>, Fault> {
+/// Makes an empty file; it must not exist. Returns it with its inode number.
+fn make_file(parent: &OwnedFd, name: &[u8], new: &New<'_>) -> Result<(Arc<OwnedFd>, u64), Fault> {
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    // Until it has its owner it is root's, and nobody may do more with it than afterwards.
+    let mode = Mode::from_raw_mode(new.owner.mode & 0o777);
+    let file = rustix::fs::openat(parent, name, flags, mode)?;
+    let stat = rustix::fs::fstat(&file)?;
+    let owner = (somebody(new.owner.uid)?, somebody(new.owner.gid)?);
+    let given = (stat.st_uid, stat.st_gid) != owner;
+    if given {
+        set_owner(Place::Fd(file.as_fd()), Some(owner.0), Some(owner.1))?;
+    }
+    // Special bits, the umask, or an access list that the directory gave it.
+    if stat.st_mode & 0o7777 != new.owner.mode & 0o7777 {
+        set_mode(Place::Fd(file.as_fd()), new.owner.mode)?;
+    }
+    if let Some(mtime) = new.mtime {
+        set_mtime(Place::Fd(file.as_fd()), mtime)?;
+    }
+    Ok((Arc::new(file), stat.st_ino))
+}
+
+/// Makes `name`; it must not exist. Returns the open file and its inode number when it is one.
+pub(super) fn make(parent: &OwnedFd, name: &[u8], new: &New<'_>) -> Result<Option<(Arc<OwnedFd>, u64)>, Fault> {
     let private = Mode::from_raw_mode(0o600);
-    let mut opened = None;
     match new.kind {
-        Kind::File => {
-            let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            opened = Some(Arc::new(rustix::fs::openat(parent, name, flags, private)?));
-        }
+        Kind::File => return make_file(parent, name, new).map(Some),
         Kind::Directory => rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o700))?,
         Kind::Symlink => {
             let target = new.target.ok_or(Fault::Malformed("a symlink without a target"))?;
@@ -77,15 +95,12 @@ pub(super) fn make(parent: &OwnedFd, name: &[u8], new: &New<'_>) -> Result<Optio
         Kind::CharDevice => rustix::fs::mknodat(parent, name, FileType::CharacterDevice, private, new.rdev)?,
         Kind::BlockDevice => rustix::fs::mknodat(parent, name, FileType::BlockDevice, private, new.rdev)?,
     }
-    let place = match &opened {
-        Some(fd) => Place::Fd(fd.as_fd()),
-        None => Place::At(parent.as_fd(), name),
-    };
+    let place = Place::At(parent.as_fd(), name);
     set_owner_and_mode(place, new.kind, new.owner)?;
     if let Some(mtime) = new.mtime {
         set_mtime(place, mtime)?;
     }
-    Ok(opened)
+    Ok(None)
 }
 
 impl Applier {
@@ -132,7 +147,7 @@ impl Applier {
                 set_mtime(Place::Fd(parent.as_fd()), *parent_mtime)
             }
             Op::Unlink { dir, path, ino, parent_mtime } => {
-                let (parent, name) = self.named(*dir, path)?;
+                let (parent, name) = self.named_again(*dir, path)?;
                 self.guard_entry(*dir, path, &parent, name)?;
                 self.cache.forget((*dir, *ino));
                 match rustix::fs::unlinkat(&parent, name, AtFlags::empty()) {
@@ -198,11 +213,10 @@ impl Applier {
     fn create(&mut self, dir: u16, path: &RelPath, ino: u64, new: &New<'_>, parent_mtime: Time) -> Result<(), Fault> {
         // The inode number may have belonged to another file.
         self.cache.forget((dir, ino));
-        let (parent, name) = self.named(dir, path)?;
+        let (parent, name) = self.named_again(dir, path)?;
         match make(&parent, name, new) {
             Ok(opened) => {
-                if let Some(file) = opened {
-                    let local = rustix::fs::fstat(&*file)?.st_ino;
+                if let Some((file, local)) = opened {
                     if self.inconsistent {
                         self.settled.insert((dir, local));
                         self.bound.remove(&(dir, local));

@@ -131,6 +131,8 @@ pub struct Applier {
     roots: Vec<OwnedFd>,
     excludes: Vec<Arc<Exclude>>,
     cache: Cache,
+    /// The directory in which a name came or went last, while no operation could have made its path that of another one.
+    last_parent: Option<(u16, RelPath, Arc<OwnedFd>)>,
     salvage: Option<Salvage>,
     inconsistent: bool,
     since: Time,
@@ -166,6 +168,7 @@ impl Applier {
             roots,
             excludes: options.excludes,
             cache: Cache::new(CACHE),
+            last_parent: None,
             salvage: options.salvage,
             inconsistent: options.inconsistent,
             since: options.since,
@@ -201,6 +204,7 @@ impl Applier {
     /// Closes every cached descriptor: before the directory is unblocked, unmounted or given to the front.
     pub fn settle(&mut self) {
         self.cache.clear();
+        self.last_parent = None;
     }
 
     /// Makes everything applied durable.
@@ -252,6 +256,9 @@ impl Applier {
     }
 
     fn step(&mut self, op: &Op, payload: &[u8]) -> Result<Applied, Fault> {
+        if !keeps_directories(op) {
+            self.last_parent = None;
+        }
         match op {
             Op::ResyncBegin { .. } => {
                 self.inconsistent = true;
@@ -330,6 +337,22 @@ impl Applier {
         Ok(tree::open_parent(root, path)?)
     }
 
+    /// The same for one name after the other in one directory, which is walked to only once.
+    fn named_again<'p>(&mut self, dir: u16, path: &'p RelPath) -> Result<(Arc<OwnedFd>, &'p [u8]), Fault> {
+        if let Some((last_dir, last_path, parent)) = &self.last_parent
+            && *last_dir == dir
+            && path.is_walkable()
+            && let Some((path, name)) = path.split()
+            && path == *last_path
+        {
+            return Ok((Arc::clone(parent), name));
+        }
+        let (parent, name) = self.named(dir, path)?;
+        let parent = Arc::new(parent);
+        self.last_parent = path.split().map(|(path, _)| (dir, path, Arc::clone(&parent)));
+        Ok((parent, name))
+    }
+
     /// The open file of the primary's inode `ino`, known at this place of the stream as `path`.
     fn file(&mut self, dir: u16, path: &RelPath, ino: u64) -> Result<Arc<OwnedFd>, Fault> {
         if let Some(fd) = self.cache.get((dir, ino)) {
@@ -369,6 +392,25 @@ impl Applier {
         }
         Ok(())
     }
+}
+
+/// Every directory has the path that it had before.
+fn keeps_directories(op: &Op) -> bool {
+    matches!(
+        op,
+        Op::Write { .. }
+            | Op::SetAttr { .. }
+            | Op::Create { .. }
+            | Op::Symlink { .. }
+            | Op::Link { .. }
+            | Op::Unlink { .. }
+            | Op::SetXattr { .. }
+            | Op::RemoveXattr { .. }
+            | Op::Fallocate { .. }
+            | Op::Sync { .. }
+            | Op::SyncDir { .. }
+            | Op::Checkpoint { .. }
+    )
 }
 
 fn set_mtime(place: Place<'_>, mtime: Time) -> Result<(), Fault> {

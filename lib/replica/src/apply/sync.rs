@@ -189,8 +189,7 @@ impl Applier {
             target: entry.target.as_ref(),
             mtime: entry.mtime,
         };
-        if let Some(file) = make(here, name, &new)? {
-            let local = rustix::fs::fstat(&*file)?.st_ino;
+        if let Some((_, local)) = make(here, name, &new)? {
             self.settled.insert((dir, local));
             self.bound.remove(&(dir, local));
         }

@@ -17,12 +17,12 @@ use crate::recorder::{Front, Position};
 use crate::resync::Resync;
 use crate::store::{Remembered, Store, StoreError};
 use crate::stream::frame;
+use crate::stream::memory::Mapped;
 use crate::stream::message::StreamId;
 use crate::stream::outlet::Outlet;
 use crate::stream::ring::{HEADROOM, Ring, WINDOW};
 use crate::verify::Verify;
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -34,7 +34,7 @@ pub type Reply = Box<dyn FnOnce() + Send>;
 
 /// Everything that orders operations.
 pub struct Flow {
-    pub ring: Ring<File>,
+    pub ring: Ring<Mapped>,
     pub window: Window,
     pub changes: Changes,
     pub role: Role,
@@ -144,7 +144,7 @@ impl Core {
     pub fn new(
         spec: Spec,
         store: Store,
-        ring: Ring<File>,
+        ring: Ring<Mapped>,
         changes: Changes,
         activity: Activity,
         reporter: Reporter,

@@ -42,10 +42,10 @@ use crate::front::{self, FrontSession, FrontSpec, Keeper, Unmount, kept_prefixes
 use crate::mutation;
 use crate::recorder::Front;
 use crate::store::{PlaceFile, Store};
+use crate::stream::memory::Mapped;
 use crate::stream::message::{Place, StreamId};
 use crate::stream::ring::{self, Ring};
 use lineage::Standing;
-use std::fs::File;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::SeqCst;
@@ -138,9 +138,10 @@ impl Engine {
         keeper: Option<&Kept>,
         position: u64,
         reporter: &Reporter,
-    ) -> Result<Ring<File>, Failure> {
+    ) -> Result<Ring<Mapped>, Failure> {
         if let Some(at) = kept.iter().position(|(name, _)| name == RING_NAME) {
-            match Ring::open(File::from(kept.swap_remove(at).1), RING) {
+            let memory = ring::map(kept.swap_remove(at).1.as_fd(), RING).map_err(ring::RingError::Io);
+            match memory.and_then(|memory| Ring::open(memory, RING)) {
                 Ok(ring) => return Ok(ring),
                 Err(e) => reporter(&Report::Note { text: format!("the ring of a former process cannot be used: {e}") }),
             }
@@ -149,10 +150,10 @@ impl Engine {
             Failure::new(format!("no memory for the ring: {e}"), "free memory, then restart the module")
         };
         let file = ring::memory_file(RING).map_err(|e| failed(&e))?;
-        let shared = file.try_clone().map_err(|e| failed(&e))?;
-        let ring = Ring::create(file, RING, StreamId(random()?), position).map_err(|e| failed(&e))?;
+        let memory = ring::map(file.as_fd(), RING).map_err(|e| failed(&e))?;
+        let ring = Ring::create(memory, RING, StreamId(random()?), position).map_err(|e| failed(&e))?;
         if let Some(keeper) = keeper {
-            keeper.keep(RING_NAME, shared.as_fd());
+            keeper.keep(RING_NAME, file.as_fd());
         }
         Ok(ring)
     }
@@ -331,7 +332,6 @@ impl Engine {
                 recorder: self.core.clone(),
                 keeper: self.keeper.clone().map(|k| k as Arc<dyn Keeper>),
                 kept: own,
-                threads: 0,
             });
             match started {
                 Ok(front) => fronts.push(front),

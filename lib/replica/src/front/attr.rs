@@ -10,6 +10,8 @@ use crate::fuse::abi::{Body, MAX_WRITE, SetAttr, valid};
 use crate::fuse::session::{Outcome, Request};
 use crate::op::{Op, RelPath};
 
+/// What a file can do that its caller cannot; a write takes it away.
+const CAPABILITY: &[u8] = b"security.capability";
 const ACCESS_ACL: &[u8] = b"system.posix_acl_access";
 
 impl Core {
@@ -107,11 +109,21 @@ impl Core {
 
     pub(super) fn get_xattr(&self, nodeid: u64, name: &[u8], size: u32, scratch: &mut Vec<u8>) -> Done {
         let _names = self.names_shared();
-        self.with_object(self.ino(nodeid), |path| {
+        let ino = self.ino(nodeid);
+        // Asked for by the kernel before the first write to each file, and hardly ever there.
+        let inode = (name == CAPABILITY).then(|| self.inode(ino));
+        if inode.is_some() && self.nodes().is_without_capability(ino) {
+            return Err(Errno::NODATA);
+        }
+        let got = self.with_object(ino, |path| {
             let buffer = buffer(scratch, size)?;
             let length = rustix::fs::getxattr(path, name, buffer)?;
             Ok(sized(size, length))
-        })
+        });
+        if inode.is_some() && matches!(got, Err(Errno::NODATA)) {
+            self.nodes().set_without_capability(ino, true);
+        }
+        got
     }
 
     pub(super) fn list_xattr(&self, nodeid: u64, size: u32, scratch: &mut Vec<u8>) -> Done {
@@ -170,6 +182,9 @@ impl Core {
             let fd = self.reference(ino)?;
             let before = rustix::fs::fstat(&fd)?;
             self.attributes_change(&before, path.as_ref())?;
+            if name == CAPABILITY {
+                self.nodes().set_without_capability(ino, false);
+            }
             call(&proc_path(&fd))?;
             let mut after = rustix::fs::fstat(&fd)?;
             if kill_sgid && after.st_mode & 0o2000 != 0 {

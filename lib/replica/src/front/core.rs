@@ -356,7 +356,7 @@ impl Handler for Core {
             }
             Call::Link { from, name } => self.link(request, from, name),
             Call::Open { flags, open_flags } => self.open_file(request, flags, open_flags),
-            Call::Read { fh, offset, size } => self.read(node, fh, offset, size, scratch),
+            Call::Read { fh, offset, size } => self.read(session, node, fh, (offset, size), scratch),
             Call::Write { fh, offset, write_flags, data } => self.write(request, fh, offset, write_flags, data),
             Call::StatFs => self.stat_fs(),
             Call::Release { fh } | Call::ReleaseDir { fh } => self.release(fh),

@@ -1,5 +1,6 @@
 //! How does content get in and out? Changes hold the namespace lock shared and the inode's lock around {local change, record}.
 
+use std::io::IoSliceMut;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -50,10 +51,7 @@ impl Core {
     pub(super) fn release(&self, fh: u64) -> Done {
         if let Some(handle) = self.handles.remove(fh) {
             let gone = self.nodes().closed(handle.ino);
-            if let Some(orphan) = gone {
-                self.drop_kept(handle.ino);
-                drop(orphan);
-            }
+            self.drop_orphan(handle.ino, gone);
         }
         Ok(Outcome::Reply(Body::new()))
     }
@@ -66,14 +64,26 @@ impl Core {
         self.handle(fh, nodeid)
     }
 
-    pub(super) fn read(&self, nodeid: u64, fh: u64, offset: u64, size: u32, scratch: &mut Vec<u8>) -> Done {
+    pub(super) fn read(
+        &self,
+        session: &Arc<Session>,
+        nodeid: u64,
+        fh: u64,
+        (offset, size): (u64, u32),
+        scratch: &mut Vec<u8>,
+    ) -> Done {
         let handle = self.handle_of(fh, nodeid)?;
         let size = (size as usize).min(MAX_WRITE);
         if scratch.len() < size {
             scratch.resize(size, 0);
         }
         let buffer = scratch.get_mut(..size).ok_or(Errno::INVAL)?;
-        let mut filled = 0;
+        // What is in no cache is waited for, and others may have requests meanwhile.
+        let flags = rustix::io::ReadWriteFlags::NOWAIT;
+        let mut filled = rustix::io::preadv2(&handle.fd, &mut [IoSliceMut::new(buffer)], offset, flags).unwrap_or(0);
+        if filled < size {
+            session.about_to_wait();
+        }
         while filled < size {
             match rustix::io::pread(&handle.fd, &mut buffer[filled..], offset + filled as u64) {
                 Ok(0) => break,

@@ -27,8 +27,8 @@ use crate::fuse::session::Session;
 use crate::fuse::slots::{Pool, Slot};
 use crate::recorder::Front;
 
-/// Threads that read requests, by default.
-const THREADS: usize = 4;
+/// Threads at the beginning: at most two of them read, and one is there to see that they get on.
+const THREADS: usize = 3;
 /// How long the kernel may take to begin, in seconds.
 const INIT_SECONDS: i64 = 10;
 
@@ -110,7 +110,6 @@ impl FrontSession {
             recorder: Arc::clone(&spec.recorder),
             keeper: spec.keeper.clone(),
             kept: Vec::new(),
-            threads: spec.threads,
         };
         Self::serve(spec, fuse, pool, left, root, kept.unlinked).map(Some)
     }
@@ -123,14 +122,14 @@ impl FrontSession {
         root: OwnedFd,
         unlinked: Vec<(u64, OwnedFd)>,
     ) -> Result<Self, FrontError> {
-        let (path, keeper, threads) = (spec.path.clone(), spec.keeper.clone(), spec.threads);
+        let (path, keeper) = (spec.path.clone(), spec.keeper.clone());
         let stat = rustix::fs::fstat(&root).map_err(|e| system("fstat")(e.into()))?;
         raise_descriptor_limit();
         let core = Core::new(spec, root, &stat, pool.generation());
         for (ino, fd) in unlinked {
             // Kept just before it was to be unlinked, and that did not happen (yet): it is found by its name.
             if rustix::fs::fstat(&fd).is_ok_and(|s| s.st_nlink == 0) {
-                core.nodes().orphaned(ino, Arc::new(fd));
+                core.nodes().orphaned(ino, nodes::Orphan { fd: Arc::new(fd), kept: true });
             } else {
                 core.drop_kept(ino);
             }
@@ -138,8 +137,7 @@ impl FrontSession {
         let core = Arc::new(core);
         let session = Session::new(fuse, Arc::clone(&pool), Arc::clone(&core) as _);
         let front = Self { core, session, path, keeper };
-        let threads = if threads == 0 { THREADS } else { threads };
-        front.session.serve(left, threads).map_err(system("starting threads"))?;
+        front.session.serve(left, THREADS).map_err(system("starting threads"))?;
         front.await_init(&pool)?;
         Ok(front)
     }

@@ -12,11 +12,13 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, Stat};
 use rustix::io::Errno;
 
 use super::core::{Core, Done, Earlier, attr, decode_device, mtime};
+use super::nodes::Orphan;
 use super::spec::Keeper;
 use crate::activity::Touch;
 use crate::fuse::abi::{Body, Call, OPEN_FILE};
 use crate::fuse::session::{Outcome, Request};
 use crate::fuse::slots::Progress;
+use crate::fuse::umask;
 use crate::op::{Kind, Op, Owner, RelPath};
 
 /// What to make, from one of the requests that make a name.
@@ -73,10 +75,7 @@ impl Core {
     pub(super) fn forget(&self, items: &[(u64, u64)]) -> Done {
         for (nodeid, count) in items {
             let gone = self.nodes().forget(*nodeid, *count);
-            if let Some(orphan) = gone {
-                self.drop_kept(*nodeid);
-                drop(orphan);
-            }
+            self.drop_orphan(*nodeid, gone);
         }
         Ok(Outcome::Silent)
     }
@@ -162,9 +161,12 @@ impl Core {
         })
     }
 
-    /// The reply to what makes a name: the entry, and for CREATE a handle.
+    /// The reply to what makes a name: the entry, and for CREATE a handle. `fd`: a file that did not exist before.
     fn made(&self, stat: &Stat, parent: u64, making: &Making<'_>, fd: Option<OwnedFd>) -> Result<Body, Errno> {
         let mut body = self.entry(stat, parent, making.name);
+        if fd.is_some() {
+            self.nodes().set_without_capability(stat.st_ino, true);
+        }
         if making.open {
             let fd = match fd {
                 Some(fd) => fd,
@@ -180,7 +182,16 @@ impl Core {
         format!("unlinked:{}:{ino}", self.mount_point.display())
     }
 
-    /// An orphan is gone: no successor needs it any more.
+    /// What kept an orphan that is gone; its inode number may be used again now.
+    pub(super) fn drop_orphan(&self, ino: u64, orphan: Option<Orphan>) {
+        // Nearly all never were with the runner, and telling it about each file that is removed would wake it up for nothing.
+        if orphan.as_ref().is_some_and(|orphan| orphan.kept) {
+            self.drop_kept(ino);
+        }
+        drop(orphan);
+    }
+
+    /// No successor needs it any more.
     pub(super) fn drop_kept(&self, ino: u64) {
         if let Some(keeper) = &self.keeper {
             Keeper::drop(&**keeper, &self.kept_name(ino));
@@ -188,7 +199,7 @@ impl Core {
     }
 
     /// Before the last name of an object goes: what keeps the object while the kernel knows it.
-    fn save_orphan(&self, directory: &OwnedFd, name: &[u8], stat: &Stat) -> Result<Option<Arc<OwnedFd>>, Errno> {
+    fn save_orphan(&self, directory: &OwnedFd, name: &[u8], stat: &Stat) -> Result<Option<Orphan>, Errno> {
         let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
         let (known, open) = {
             let nodes = self.nodes();
@@ -199,19 +210,17 @@ impl Core {
         }
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(directory, name, flags, Mode::empty())?;
-        if let Some(keeper) = &self.keeper
-            && !is_directory
-            && (open || self.resumed)
-        {
+        let keeper = self.keeper.as_ref().filter(|_| !is_directory && (open || self.resumed));
+        if let Some(keeper) = keeper {
             keeper.keep(&self.kept_name(stat.st_ino), fd.as_fd());
         }
-        Ok(Some(Arc::new(fd)))
+        Ok(Some(Orphan { fd: Arc::new(fd), kept: keeper.is_some() }))
     }
 
     /// A name of an object is gone.
-    fn lost_name(&self, ino: u64, parent: u64, name: &[u8], orphan: Option<Arc<OwnedFd>>) {
+    fn lost_name(&self, ino: u64, parent: u64, name: &[u8], orphan: Option<Orphan>) {
         match orphan {
-            Some(fd) => self.nodes().orphaned(ino, fd),
+            Some(orphan) => self.nodes().orphaned(ino, orphan),
             None => self.nodes().remove_name(ino, parent, name),
         }
     }
@@ -236,7 +245,7 @@ impl Core {
                     let orphan = self.save_orphan(&directory, name, &stat)?;
                     let flags = if is_directory { AtFlags::REMOVEDIR } else { AtFlags::empty() };
                     if let Err(errno) = rustix::fs::unlinkat(&directory, name, flags) {
-                        self.drop_kept_if(orphan.is_some(), stat.st_ino);
+                        self.drop_orphan(stat.st_ino, orphan);
                         return Err(errno);
                     }
                     self.lost_name(stat.st_ino, parent, name, orphan);
@@ -256,12 +265,6 @@ impl Core {
             let position = self.record(request, op.as_ref().map(|op| (op, &[][..])));
             Ok(self.changed(position, Body::new()))
         })
-    }
-
-    fn drop_kept_if(&self, kept: bool, ino: u64) {
-        if kept {
-            self.drop_kept(ino);
-        }
     }
 
     pub(super) fn rename(&self, request: &Request, name: &[u8], new_parent: u64, new_name: &[u8], flags: u32) -> Done {
@@ -321,7 +324,7 @@ impl Core {
                         };
                         if let Err(errno) = rustix::fs::renameat_with(&old_dir, name, &new_dir, new_name, rename_flags)
                         {
-                            self.drop_kept_if(orphan.is_some(), inos[1]);
+                            self.drop_orphan(inos[1], orphan);
                             return Err(errno);
                         }
                         if same {
@@ -418,7 +421,7 @@ impl Core {
 
 /// Makes the object with the caller's umask (or the directory's default ACL).
 fn make_object(directory: &OwnedFd, making: &Making<'_>) -> Result<Option<OwnedFd>, Errno> {
-    rustix::process::umask(Mode::from_raw_mode(making.umask));
+    umask::set(making.umask);
     let mode = Mode::from_raw_mode(making.mode & 0o7777);
     match making.kind {
         Kind::Symlink => rustix::fs::symlinkat(making.target, directory, making.name).map(|()| None),

@@ -9,6 +9,14 @@ use crate::op::RelPath;
 /// Cached descriptors of directories; beyond, all are dropped and opened again as needed.
 const MOST_DIRECTORIES: usize = 1024;
 
+/// What keeps an object that has no name any more.
+#[derive(Clone)]
+pub struct Orphan {
+    pub fd: Arc<OwnedFd>,
+    /// The runner keeps it, too, for a successor.
+    pub kept: bool,
+}
+
 #[derive(Default)]
 struct Node {
     /// References that the kernel holds.
@@ -19,7 +27,9 @@ struct Node {
     /// All known names: (inode of the directory, name). More may exist.
     names: Vec<(u64, Box<[u8]>)>,
     /// No name is left: what keeps the inode, and its number, while the kernel knows it.
-    orphan: Option<Arc<OwnedFd>>,
+    orphan: Option<Orphan>,
+    /// It has no attribute `security.capability`.
+    without_capability: bool,
     /// `O_PATH` descriptor, for directories.
     directory: Option<Arc<OwnedFd>>,
 }
@@ -89,7 +99,7 @@ impl Nodes {
 
     /// The kernel dropped references. If the object was an orphan, and is gone now: what kept it. Its inode number may be used again
     /// when that is dropped.
-    pub fn forget(&mut self, ino: u64, count: u64) -> Option<Arc<OwnedFd>> {
+    pub fn forget(&mut self, ino: u64, count: u64) -> Option<Orphan> {
         let node = self.map.get_mut(&ino).filter(|_| ino != self.root)?;
         // After a restart the kernel may count more than we do.
         node.lookups = node.lookups.saturating_sub(count);
@@ -139,7 +149,7 @@ impl Nodes {
     }
 
     /// A handle is gone. The result is that of [`Nodes::forget`].
-    pub fn closed(&mut self, ino: u64) -> Option<Arc<OwnedFd>> {
+    pub fn closed(&mut self, ino: u64) -> Option<Orphan> {
         let node = self.map.get_mut(&ino)?;
         node.handles = node.handles.saturating_sub(1);
         let orphan = node.orphan.clone();
@@ -165,7 +175,7 @@ impl Nodes {
             return Place::Root;
         }
         match self.map.get(&ino) {
-            Some(Node { orphan: Some(fd), .. }) => Place::Orphan(Arc::clone(fd)),
+            Some(Node { orphan: Some(orphan), .. }) => Place::Orphan(Arc::clone(&orphan.fd)),
             Some(node) => match node.names.first() {
                 Some((parent, name)) => Place::Named(*parent, name.clone()),
                 None => Place::Unknown,
@@ -211,10 +221,10 @@ impl Nodes {
     }
 
     /// The last name is gone, the kernel may still use the object.
-    pub fn orphaned(&mut self, ino: u64, fd: Arc<OwnedFd>) {
+    pub fn orphaned(&mut self, ino: u64, orphan: Orphan) {
         let node = self.map.entry(ino).or_default();
         let names = std::mem::take(&mut node.names);
-        node.orphan = Some(fd);
+        node.orphan = Some(orphan);
         // After a restart our count may be too small: it goes when the kernel says so.
         node.lookups = node.lookups.max(1);
         for (parent, _) in names {
@@ -222,6 +232,18 @@ impl Nodes {
                 p.children = p.children.saturating_sub(1);
             }
             self.sweep(parent);
+        }
+    }
+
+    /// Whether it is known that the object has no attribute `security.capability`.
+    pub fn is_without_capability(&self, ino: u64) -> bool {
+        self.map.get(&ino).is_some_and(|n| n.without_capability)
+    }
+
+    /// Remembers that, while the object is known.
+    pub fn set_without_capability(&mut self, ino: u64, without: bool) {
+        if let Some(node) = self.map.get_mut(&ino) {
+            node.without_capability = without;
         }
     }
 
@@ -284,11 +306,11 @@ mod tests {
         nodes.remove_name(12, 2, b"one");
         assert_eq!(path(&nodes, 12).as_deref(), Some(&b"two"[..]));
         let fd = Arc::new(OwnedFd::from(std::fs::File::open("/").unwrap()));
-        nodes.orphaned(12, fd);
+        nodes.orphaned(12, Orphan { fd, kept: true });
         assert_eq!(path(&nodes, 12), None);
         assert!(matches!(nodes.place(12), Place::Orphan(_)));
         nodes.closed(12);
-        assert!(nodes.forget(12, 2).is_some());
+        assert!(nodes.forget(12, 2).is_some_and(|orphan| orphan.kept));
         assert!(matches!(nodes.place(12), Place::Unknown));
     }
 }

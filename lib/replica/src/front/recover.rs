@@ -12,6 +12,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir};
 use rustix::io::Errno;
 
 use super::core::{BENEATH, Core, proc_path};
+use super::nodes::Orphan;
 
 /// Type of handles that hold a 32-bit inode number and a generation.
 const FILEID_INO32_GEN: i32 = 1;
@@ -31,7 +32,8 @@ impl Core {
             let stat = rustix::fs::fstat(&fd)?;
             if stat.st_ino == ino && stat.st_dev == self.device {
                 if stat.st_nlink == 0 {
-                    self.nodes().orphaned(ino, Arc::new(fd));
+                    // A former worker may have given it to the runner.
+                    self.nodes().orphaned(ino, Orphan { fd: Arc::new(fd), kept: true });
                     return Ok(());
                 }
                 if self.by_path(ino, &fd).is_some() {

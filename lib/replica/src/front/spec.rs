@@ -39,8 +39,6 @@ pub struct FrontSpec {
     /// What a former worker kept. Names of other directories are ignored; the names used are `fuse:PATH`, `slots:PATH`, `root:PATH`
     /// and `unlinked:PATH:INO`, see [`kept_prefixes`].
     pub kept: Vec<(String, OwnedFd)>,
-    /// Threads that read requests; 0: a default. More are started while some wait for the disk.
-    pub threads: usize,
 }
 
 /// Prefixes of the names of all descriptors that the front keeps.

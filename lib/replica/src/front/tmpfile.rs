@@ -10,8 +10,10 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, SeekFrom, Stat};
 use rustix::io::Errno;
 
 use super::core::{Core, Done, atime, attr, mtime, proc_path};
+use super::nodes::Orphan;
 use crate::fuse::abi::{Body, Call, OPEN_FILE};
 use crate::fuse::session::{Outcome, Request};
+use crate::fuse::umask;
 use crate::op::{Kind, Op, Owner, RelPath};
 use crate::recorder::Position;
 
@@ -23,7 +25,7 @@ const PIECE: usize = 1 << 20;
 
 impl Core {
     pub(super) fn temporary(&self, request: &Request, call: Call<'_>) -> Done {
-        let Call::TmpFile { flags, mode, umask } = call else { return Err(Errno::NOSYS) };
+        let Call::TmpFile { flags, mode, umask: mask } = call else { return Err(Errno::NOSYS) };
         let _names = self.names_shared();
         let parent = self.ino(request.header.nodeid);
         // It is not in the stream, but takes space: not while frozen.
@@ -31,7 +33,7 @@ impl Core {
             let directory = self.directory(parent)?;
             // Whether it may be linked later is decided here.
             let exclusive = OFlags::from_bits_retain(flags) & OFlags::EXCL;
-            rustix::process::umask(Mode::from_raw_mode(umask));
+            umask::set(mask);
             let open = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC | exclusive;
             let fd = rustix::fs::openat(&directory, ".", open, Mode::from_raw_mode(mode & 0o7777))?;
             let mut stat = rustix::fs::fstat(&fd)?;
@@ -47,7 +49,7 @@ impl Core {
             }
             {
                 let mut nodes = self.nodes();
-                nodes.orphaned(ino, Arc::new(kept));
+                nodes.orphaned(ino, Orphan { fd: Arc::new(kept), kept: self.keeper.is_some() });
                 nodes.opened(ino);
             }
             let mut body = Body::new();

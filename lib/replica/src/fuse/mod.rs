@@ -3,5 +3,7 @@
 pub mod abi;
 pub mod holders;
 pub mod mount;
+mod readers;
 pub mod session;
 pub mod slots;
+pub mod umask;

@@ -7,16 +7,16 @@
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use rustix::io::Errno;
 
 use super::abi::{self, Body, Call, Header, flag};
+use super::readers::{Readers, Turn};
 use super::slots::{Pool, Progress, Slot};
+use super::umask;
 
-/// Threads that may exist at once; more than a few only while others wait for the disk.
-const MOST_THREADS: usize = 32;
 const OLDEST_MINOR: u32 = 31;
 /// The version that this implementation speaks.
 const OUR_MINOR: u32 = 40;
@@ -92,8 +92,7 @@ pub struct Session {
     handler: Arc<dyn Handler>,
     parking: Mutex<Parking>,
     unparked: Condvar,
-    idle: AtomicUsize,
-    threads: AtomicUsize,
+    readers: Readers,
     ended: AtomicBool,
     refused: Mutex<Option<(u32, u32)>>,
 }
@@ -107,8 +106,7 @@ impl Session {
             handler,
             parking: Mutex::default(),
             unparked: Condvar::new(),
-            idle: AtomicUsize::new(0),
-            threads: AtomicUsize::new(0),
+            readers: Readers::new(std::thread::available_parallelism().map_or(1, usize::from)),
             ended: AtomicBool::new(false),
             refused: Mutex::default(),
         })
@@ -120,14 +118,14 @@ impl Session {
 
     /// The mount is gone and all threads that read requests have ended.
     pub fn ended(&self) -> bool {
-        self.ended.load(Ordering::Acquire) && self.threads.load(Ordering::Acquire) == 0
+        self.ended.load(Ordering::Acquire) && self.readers.threads() == 0
     }
 
     /// Answers what a former worker left, then starts the threads. Returns when the left requests were tried.
     pub fn serve(self: &Arc<Self>, left: Vec<Slot>, threads: usize) -> io::Result<()> {
         let session = Arc::clone(self);
         let replay = std::thread::Builder::new().name("fuse-replay".into()).spawn(move || {
-            own_umask();
+            umask::own();
             let mut scratch = Vec::new();
             for slot in left {
                 session.take_up(slot, true, &mut scratch);
@@ -138,39 +136,43 @@ impl Session {
         }
         let session = Arc::clone(self);
         std::thread::Builder::new().name("fuse-parked".into()).spawn(move || session.retry_loop())?;
-        for _ in 0..threads.max(1) {
-            self.spawn_reader()?;
+        for _ in 0..threads {
+            if self.readers.begin() {
+                self.spawn_reader()?;
+            }
         }
         Ok(())
     }
 
+    /// Starts a thread that is counted already.
     fn spawn_reader(self: &Arc<Self>) -> io::Result<()> {
         let session = Arc::clone(self);
-        self.threads.fetch_add(1, Ordering::AcqRel);
         let spawned = std::thread::Builder::new().name("fuse".into()).spawn(move || session.read_loop());
         if spawned.is_err() {
-            self.threads.fetch_sub(1, Ordering::AcqRel);
+            self.readers.gone();
         }
         spawned.map(drop)
     }
 
     /// To be called before waiting for the disk: makes sure that somebody still reads requests.
     pub fn about_to_wait(self: &Arc<Self>) {
-        if self.idle.load(Ordering::Acquire) == 0 && self.threads.load(Ordering::Acquire) < MOST_THREADS {
+        if self.readers.about_to_wait() {
             // Without another thread, requests wait a little longer.
             let _ = self.spawn_reader();
         }
     }
 
     fn read_loop(self: &Arc<Self>) {
-        own_umask();
+        umask::own();
         let mut scratch = Vec::new();
         loop {
+            match self.readers.turn() {
+                Turn::Read => {}
+                Turn::StartAndRead => drop(self.spawn_reader()),
+                Turn::End => break,
+            }
             let mut slot = self.pool.take();
-            self.idle.fetch_add(1, Ordering::AcqRel);
-            let read = slot.fill(self.fuse.as_fd());
-            self.idle.fetch_sub(1, Ordering::AcqRel);
-            match read {
+            match self.readers.read(|| slot.fill(self.fuse.as_fd())) {
                 Ok(n) if n > 0 => self.take_up(slot, false, &mut scratch),
                 // Interrupted: by a signal, or because the application gave up before we saw the request.
                 Err(Errno::INTR | Errno::AGAIN | Errno::NOENT) => slot.unused(),
@@ -186,7 +188,8 @@ impl Session {
         self.ended.store(true, Ordering::Release);
         let mut parking = self.parking();
         parking.closed = true;
-        self.threads.fetch_sub(1, Ordering::AcqRel);
+        self.readers.end();
+        self.readers.gone();
         drop(parking);
         self.unparked.notify_all();
     }
@@ -295,7 +298,7 @@ impl Session {
     }
 
     fn retry_loop(self: &Arc<Self>) {
-        own_umask();
+        umask::own();
         let mut scratch = Vec::new();
         loop {
             let mut parking = self.parking();
@@ -353,11 +356,4 @@ fn answer(fuse: &OwnedFd, unique: u64, errno: i32, body: &[u8]) -> bool {
     let header = abi::out_header(unique, errno, body.len());
     // ENOENT: answered by a former worker, or interrupted. ENODEV and the like: unmounted. Nobody is left to be told.
     rustix::io::writev(fuse, &[IoSlice::new(&header), IoSlice::new(body)]).is_ok()
-}
-
-/// The umask is shared by threads of a process unless they ask for their own; each request brings its caller's.
-fn own_umask() {
-    if nix::sched::unshare(nix::sched::CloneFlags::CLONE_FS).is_ok() {
-        rustix::process::umask(rustix::fs::Mode::empty());
-    }
 }

@@ -57,7 +57,9 @@ struct Conn {
     next: Option<u64>,
     control: Vec<u8>,
     plain: Vec<u8>,
+    /// Never shrinks: filling a quarter of a megabyte with zeros for each batch would cost as much as a copy.
     sealed: Vec<u8>,
+    sealed_end: usize,
     at: usize,
     last: Instant,
 }
@@ -95,7 +97,7 @@ impl Outlet {
         }
         let last = Instant::now();
         let (control, plain, sealed) = (Vec::new(), Vec::new(), Vec::new());
-        *state = Some(Conn { stream, sealer, next: None, control, plain, sealed, at: 0, last });
+        *state = Some(Conn { stream, sealer, next: None, control, plain, sealed, sealed_end: 0, at: 0, last });
     }
 
     /// Frames from this offset of the ring on may be sent.
@@ -250,8 +252,8 @@ impl Outlet {
 
     fn drain(&self, conn: &mut Conn, source: &impl Source) -> Progress {
         loop {
-            while conn.at < conn.sealed.len() {
-                let rest = conn.sealed.get(conn.at..).unwrap_or_default();
+            while conn.at < conn.sealed_end {
+                let rest = conn.sealed.get(conn.at..conn.sealed_end).unwrap_or_default();
                 let flags = rustix::net::SendFlags::DONTWAIT | rustix::net::SendFlags::NOSIGNAL;
                 match rustix::net::send(conn.stream.as_fd(), rest, flags) {
                     Ok(n) => {
@@ -264,9 +266,7 @@ impl Outlet {
                     Err(_) => return Progress::Broken,
                 }
             }
-            conn.sealed.clear();
-            conn.at = 0;
-            // Not cleared before it is read into: filling a quarter of a megabyte with zeros first would cost as much as the copy.
+            (conn.at, conn.sealed_end) = (0, 0);
             match conn.next {
                 Some(next) => {
                     source.read(next, BATCH, &mut conn.plain);
@@ -282,8 +282,9 @@ impl Outlet {
             if conn.plain.is_empty() {
                 return Progress::Drained;
             }
-            if conn.sealer.seal_into(&conn.plain, &mut conn.sealed).is_err() {
-                return Progress::Broken;
+            match conn.sealer.seal_over(&conn.plain, &mut conn.sealed) {
+                Ok(end) => conn.sealed_end = end,
+                Err(_) => return Progress::Broken,
             }
         }
     }

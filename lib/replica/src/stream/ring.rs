@@ -1,16 +1,18 @@
 //! Which frames has the secondary not settled yet, also when the process that made them is dead.
 //!
-//! The ring lives in a memory file that the runner keeps (descriptor `ring`). Bytes 0..4096 are the header, frames follow, one
-//! after the other, wrapping around. Only whole writes to the memory file are used. A process that is killed inside `pwrite` finishes the
-//! page it copies, and the header lies in one page, so a header is always old or new. **Frame first, then the header that publishes it**: a
-//! process killed between the two leaves a frame that nobody sees, and its request, still in its slot, is replayed and recorded again.
+//! The ring lives in a memory file that the runner keeps (descriptor `ring`). The first page holds two headers and the byte that says which
+//! of them counts; frames follow, one after the other, wrapping around. **Frame first, then the header that does not count, then the byte
+//! that publishes both**: a process killed before the last step leaves a frame that nobody sees, and its request, still in its
+//! slot, is replayed and recorded again. See [`super::memory`] for why the order of the steps survives the process.
 //! The index of frame ends is memory of the process only; a successor finds it again by walking the headers.
 
 use super::frame::{self, FrameError};
+use super::memory::{Mapped, Memory};
 use super::message::StreamId;
 use crate::recorder::Position;
 use std::collections::VecDeque;
 use std::io;
+use std::os::fd::BorrowedFd;
 
 /// Bytes of unacknowledged frames up to which requests are admitted.
 pub const WINDOW: u64 = 32 * 1024 * 1024;
@@ -18,19 +20,11 @@ pub const WINDOW: u64 = 32 * 1024 * 1024;
 pub const HEADROOM: u64 = 32 * 1024 * 1024;
 
 const HEADER: u64 = 4096;
-const MAGIC: u64 = 0x736b_7269_6e67_0001;
-
-/// Where a ring keeps its bytes.
-pub trait Memory: Send {
-    fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()>;
-    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()>;
-
-    /// Two parts, one after the other.
-    fn write_parts_at(&mut self, offset: u64, a: &[u8], b: &[u8]) -> io::Result<()> {
-        self.write_at(offset, a)?;
-        if b.is_empty() { Ok(()) } else { self.write_at(offset + a.len() as u64, b) }
-    }
-}
+const MAGIC: u64 = 0x736b_7269_6e67_0002;
+/// Bytes of each of the two headers, which lie one behind the other.
+const SLOT: u64 = 128;
+/// The byte that says which header counts, 0 or 1.
+const CURRENT: u64 = 2 * SLOT;
 
 /// Why a ring cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -45,11 +39,11 @@ pub enum RingError {
     Full,
 }
 
-/// The published state: one write.
+/// The published state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Header {
     stream: StreamId,
-    /// Offsets grow for ever; the place in the memory is the offset modulo the capacity.
+    /// Offsets grow for ever; the place in the memory is the distance from `base` modulo the capacity.
     head: u64,
     tail: u64,
     /// Position of the last operation, whether a frame of it exists or not.
@@ -59,6 +53,8 @@ struct Header {
     /// Another name of the place at which this stream began (see [`Ring::origin`]).
     origin_stream: StreamId,
     origin: Position,
+    /// An offset at which the ring was empty, and began at its first byte again: memory that was used is used again, and no more than needed.
+    base: u64,
 }
 
 /// Frames between what the secondary settled and what was recorded last.
@@ -66,34 +62,47 @@ pub struct Ring<M: Memory> {
     memory: M,
     capacity: u64,
     header: Header,
+    /// Which of the two headers counts.
+    current: u8,
     /// Position and end offset of every frame held, in order.
     index: VecDeque<(Position, u64)>,
 }
 
 impl<M: Memory> Ring<M> {
     /// Size of the memory needed for `capacity` bytes of frames.
-    pub const fn memory_size(capacity: u64) -> u64 {
+    const fn memory_size(capacity: u64) -> u64 {
         HEADER + capacity
     }
 
     /// An empty ring whose next frame follows `position`.
     pub fn create(memory: M, capacity: u64, stream: StreamId, position: Position) -> Result<Self, RingError> {
-        let header =
-            Header { stream, head: 0, tail: 0, position, settled: position, origin_stream: stream, origin: position };
-        let mut ring = Self { memory, capacity, header, index: VecDeque::new() };
+        let header = Header {
+            stream,
+            head: 0,
+            tail: 0,
+            position,
+            settled: position,
+            origin_stream: stream,
+            origin: position,
+            base: 0,
+        };
+        let mut ring = Self { memory, capacity, header, current: 0, index: VecDeque::new() };
         ring.publish()?;
         Ok(ring)
     }
 
     /// Continues a ring left by another process.
     pub fn open(memory: M, capacity: u64) -> Result<Self, RingError> {
-        let mut bytes = [0; 128];
-        memory.read_at(0, &mut bytes)?;
+        let (mut bytes, mut current) = ([0; SLOT as usize], [0]);
+        memory.read_at(CURRENT, &mut current)?;
+        let current @ 0..=1 = current[0] else { return Err(RingError::Damaged("header")) };
+        memory.read_at(u64::from(current) * SLOT, &mut bytes)?;
         let header = Header::decode(&bytes).ok_or(RingError::Damaged("header"))?;
-        if header.head < header.tail || header.head - header.tail > capacity || header.settled > header.position {
+        let ordered = header.base <= header.tail && header.tail <= header.head;
+        if !ordered || header.head - header.tail > capacity || header.settled > header.position {
             return Err(RingError::Damaged("offsets"));
         }
-        let mut ring = Self { memory, capacity, header, index: VecDeque::new() };
+        let mut ring = Self { memory, capacity, header, current, index: VecDeque::new() };
         ring.walk()?;
         Ok(ring)
     }
@@ -123,13 +132,11 @@ impl<M: Memory> Ring<M> {
         if self.used() + size > self.capacity {
             return Err(RingError::Full);
         }
-        let at = self.header.head % self.capacity;
-        if at + size <= self.capacity {
-            self.memory.write_parts_at(HEADER + at, header, payload)?;
-        } else {
-            self.copy_in(self.header.head, header)?;
-            self.copy_in(self.header.head + header.len() as u64, payload)?;
+        if self.used() == 0 {
+            self.header.base = self.header.head;
         }
+        self.copy_in(self.header.head, header)?;
+        self.copy_in(self.header.head + header.len() as u64, payload)?;
         self.header.head += size;
         self.header.position = n;
         self.index.push_back((n, self.header.head));
@@ -181,6 +188,7 @@ impl<M: Memory> Ring<M> {
             settled: position,
             origin_stream,
             origin,
+            base: self.header.head,
         };
         self.publish()
     }
@@ -211,6 +219,9 @@ impl<M: Memory> Ring<M> {
 
     /// Copies published bytes from `from` on, at most `max`, and ends where the frames end.
     pub fn read(&self, from: u64, max: usize, out: &mut Vec<u8>) -> Result<(), RingError> {
+        if from < self.header.tail {
+            return Err(RingError::Damaged("what was settled is not there any more"));
+        }
         let size = self.header.head.saturating_sub(from).min(max as u64) as usize;
         self.copy_out(from, size, out)
     }
@@ -243,12 +254,20 @@ impl<M: Memory> Ring<M> {
     }
 
     fn publish(&mut self) -> Result<(), RingError> {
-        let bytes = self.header.encode();
-        Ok(self.memory.write_at(0, &bytes)?)
+        let other = 1 - self.current;
+        self.memory.write_at(u64::from(other) * SLOT, &self.header.encode())?;
+        self.memory.publish_at(CURRENT, other)?;
+        self.current = other;
+        Ok(())
+    }
+
+    /// Where the byte with this offset lies, behind the header page.
+    fn place(&self, offset: u64) -> u64 {
+        offset.saturating_sub(self.header.base) % self.capacity
     }
 
     fn copy_in(&mut self, offset: u64, bytes: &[u8]) -> Result<(), RingError> {
-        let at = offset % self.capacity;
+        let at = self.place(offset);
         let first = bytes.len().min((self.capacity - at) as usize);
         let (a, b) = bytes.split_at(first);
         if !a.is_empty() {
@@ -261,23 +280,20 @@ impl<M: Memory> Ring<M> {
     }
 
     fn copy_out(&self, offset: u64, size: usize, out: &mut Vec<u8>) -> Result<(), RingError> {
-        out.resize(size, 0);
-        let at = offset % self.capacity;
+        out.clear();
+        let at = self.place(offset);
         let first = size.min((self.capacity - at) as usize);
-        let (a, b) = out.split_at_mut(first);
-        if !a.is_empty() {
-            self.memory.read_at(HEADER + at, a)?;
-        }
-        if !b.is_empty() {
-            self.memory.read_at(HEADER, b)?;
+        self.memory.append_to(HEADER + at, first, out)?;
+        if first < size {
+            self.memory.append_to(HEADER, size - first, out)?;
         }
         Ok(())
     }
 }
 
 impl Header {
-    fn encode(self) -> [u8; 128] {
-        let mut bytes = [0; 128];
+    fn encode(self) -> [u8; SLOT as usize] {
+        let mut bytes = [0; SLOT as usize];
         let mut at = 0;
         let mut put = |part: &[u8]| {
             if let Some(place) = bytes.get_mut(at..at + part.len()) {
@@ -293,10 +309,11 @@ impl Header {
         put(&self.settled.to_le_bytes());
         put(&self.origin_stream.0.to_le_bytes());
         put(&self.origin.to_le_bytes());
+        put(&self.base.to_le_bytes());
         bytes
     }
 
-    fn decode(bytes: &[u8; 128]) -> Option<Self> {
+    fn decode(bytes: &[u8; SLOT as usize]) -> Option<Self> {
         let word = |at: usize| bytes.get(at..at + 8).and_then(|b| b.try_into().ok()).map(u64::from_le_bytes);
         let wide = |at: usize| bytes.get(at..at + 16).and_then(|b| b.try_into().ok()).map(u128::from_le_bytes);
         (word(0)? == MAGIC).then_some(())?;
@@ -308,54 +325,21 @@ impl Header {
             settled: word(48)?,
             origin_stream: StreamId(wide(56)?),
             origin: word(72)?,
+            base: word(80)?,
         })
-    }
-}
-
-impl Memory for Vec<u8> {
-    fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let at = offset as usize;
-        let part = self.get(at..at + out.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
-        out.copy_from_slice(part);
-        Ok(())
-    }
-
-    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        let at = offset as usize;
-        let part = self.get_mut(at..at + bytes.len()).ok_or(io::ErrorKind::WriteZero)?;
-        part.copy_from_slice(bytes);
-        Ok(())
-    }
-}
-
-impl Memory for std::fs::File {
-    fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        std::os::unix::fs::FileExt::read_exact_at(self, out, offset)
-    }
-
-    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        std::os::unix::fs::FileExt::write_all_at(self, bytes, offset)
-    }
-
-    fn write_parts_at(&mut self, offset: u64, a: &[u8], b: &[u8]) -> io::Result<()> {
-        let written = rustix::io::pwritev(&*self, &[io::IoSlice::new(a), io::IoSlice::new(b)], offset).unwrap_or(0);
-        // Short only for want of memory or because of a signal: the rest, or the error, in the simple way.
-        match written.checked_sub(a.len()) {
-            None => {
-                self.write_at(offset + written as u64, a.get(written..).unwrap_or_default())?;
-                self.write_at(offset + a.len() as u64, b)
-            }
-            Some(of_b) if of_b < b.len() => self.write_at(offset + written as u64, b.get(of_b..).unwrap_or_default()),
-            Some(_) => Ok(()),
-        }
     }
 }
 
 /// Memory files: a new one for a ring of `capacity` bytes.
 pub fn memory_file(capacity: u64) -> io::Result<std::fs::File> {
     let descriptor = rustix::fs::memfd_create("sk-ring", rustix::fs::MemfdFlags::CLOEXEC)?;
-    rustix::fs::ftruncate(&descriptor, HEADER + capacity)?;
+    rustix::fs::ftruncate(&descriptor, Ring::<Mapped>::memory_size(capacity))?;
     Ok(std::fs::File::from(descriptor))
+}
+
+/// The memory of a ring of `capacity` bytes that lies in this file.
+pub fn map(file: BorrowedFd<'_>, capacity: u64) -> io::Result<Mapped> {
+    Mapped::new(file, Ring::<Mapped>::memory_size(capacity))
 }
 
 #[cfg(test)]
@@ -365,6 +349,30 @@ mod tests {
     use proptest::prelude::*;
 
     const SMALL: u64 = 2048;
+
+    impl Memory for Vec<u8> {
+        fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+            let at = offset as usize;
+            out.copy_from_slice(self.get(at..at + out.len()).ok_or(io::ErrorKind::UnexpectedEof)?);
+            Ok(())
+        }
+
+        fn append_to(&self, offset: u64, length: usize, out: &mut Vec<u8>) -> io::Result<()> {
+            let at = offset as usize;
+            out.extend_from_slice(self.get(at..at + length).ok_or(io::ErrorKind::UnexpectedEof)?);
+            Ok(())
+        }
+
+        fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+            let at = offset as usize;
+            self.get_mut(at..at + bytes.len()).ok_or(io::ErrorKind::WriteZero)?.copy_from_slice(bytes);
+            Ok(())
+        }
+
+        fn publish_at(&mut self, offset: u64, byte: u8) -> io::Result<()> {
+            self.write_at(offset, &[byte])
+        }
+    }
 
     fn frame(n: Position, payload: &[u8]) -> Vec<u8> {
         let mut text = Vec::new();
@@ -413,21 +421,88 @@ mod tests {
             let mut memory = vec![body; Ring::<Vec<u8>>::memory_size(SMALL) as usize];
             memory[..128].copy_from_slice(&seed);
             memory[..8].copy_from_slice(&MAGIC.to_le_bytes());
+            memory[CURRENT as usize] = 0;
             let _ = Ring::open(memory, SMALL);
         }
     }
 
+    /// The bytes of a process that dies after each of its steps, also in the middle of one that may be torn.
+    #[derive(Clone)]
+    struct Dying {
+        bytes: Vec<u8>,
+        left_behind: Vec<Vec<u8>>,
+    }
+
+    impl Memory for Dying {
+        fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+            self.bytes.read_at(offset, out)
+        }
+
+        fn append_to(&self, offset: u64, length: usize, out: &mut Vec<u8>) -> io::Result<()> {
+            self.bytes.append_to(offset, length, out)
+        }
+
+        fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+            for part in [bytes.len() / 3, bytes.len()] {
+                self.bytes.write_at(offset, &bytes[..part])?;
+                self.left_behind.push(self.bytes.clone());
+            }
+            Ok(())
+        }
+
+        fn publish_at(&mut self, offset: u64, byte: u8) -> io::Result<()> {
+            self.bytes.publish_at(offset, byte)?;
+            self.left_behind.push(self.bytes.clone());
+            Ok(())
+        }
+    }
+
     #[test]
-    fn a_frame_that_was_not_published_is_not_there() {
+    fn a_successor_sees_every_step_done_or_not_done_whenever_the_process_died() {
+        let memory = Dying { bytes: vec![0; Ring::<Dying>::memory_size(SMALL) as usize], left_behind: Vec::new() };
+        let mut ring = Ring::create(memory, SMALL, StreamId(5), 100).unwrap();
+        let mut seed = 7_u64;
+        let mut dice = || {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            seed >> 33
+        };
+        let frames = |ring: &Ring<Vec<u8>>| {
+            let mut bytes = Vec::new();
+            ring.read(ring.header.tail, usize::MAX, &mut bytes).unwrap();
+            (ring.header, bytes)
+        };
+        for _ in 0..400 {
+            let before = frames(&Ring::open(ring.memory.bytes.clone(), SMALL).unwrap());
+            ring.memory.left_behind.clear();
+            let n = ring.position() + 1;
+            let done = match dice() % 8 {
+                0 => ring.advance(n),
+                1 => ring.restart(StreamId(u128::from(n)), n, None),
+                2 | 3 => ring.settle(n - 1 - dice() % 3 * u64::from(n > 103)).map(drop),
+                _ => {
+                    let payload = vec![n as u8; dice() as usize % 300];
+                    ring.append(n, &frame(n, &payload), &payload)
+                }
+            };
+            assert!(matches!(done, Ok(()) | Err(RingError::Full)), "{done:?}");
+            let after = frames(&Ring::open(ring.memory.bytes.clone(), SMALL).unwrap());
+            assert_eq!(after.0, ring.header);
+            for left in &ring.memory.left_behind {
+                let found = frames(&Ring::open(left.clone(), SMALL).unwrap());
+                assert!(found == before || found == after, "{found:?} is neither {before:?} nor {after:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_empty_ring_begins_at_its_first_byte_again() {
         let mut ring = ring();
-        ring.append(101, &frame(101, b""), b"").unwrap();
-        let published = ring.memory.clone();
-        ring.append(102, &frame(102, b"xx"), b"xx").unwrap();
-        // The process died before the header was written: the frame's bytes are in place, the header is the old one.
-        let mut torn = ring.memory.clone();
-        torn[..128].copy_from_slice(&published[..128]);
-        let other = Ring::open(torn, SMALL).unwrap();
-        assert_eq!(other.position(), 101);
+        for n in 101..=200 {
+            ring.append(n, &frame(n, &[3; 100]), &[3; 100]).unwrap();
+            ring.settle(n).unwrap();
+        }
+        let used = ring.memory.iter().rposition(|b| *b != 0).unwrap();
+        assert!(used < HEADER as usize + 256, "{used} bytes are in use for frames of a hundred");
     }
 
     #[test]

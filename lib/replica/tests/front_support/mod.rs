@@ -154,7 +154,6 @@ pub fn mounted_with(excludes: Option<Excludes>) -> Mounted {
         recorder: Arc::clone(&tape) as _,
         keeper: None,
         kept: Vec::new(),
-        threads: 0,
     })
     .unwrap();
     Mounted { front, tape, path, _dir: dir }
