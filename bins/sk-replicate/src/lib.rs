@@ -8,7 +8,8 @@ mod salvage;
 mod show;
 mod verify;
 
-use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
+use complete::outcome;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use sys::roots::Roots;
@@ -74,7 +75,7 @@ const VERSION: &str = if cfg!(feature = "mutations") {
 
 /// Replicates the directories of a module to the other node, synchronously.
 #[derive(Parser)]
-#[command(name = "sk-replicate", version = VERSION, about, after_help = EXIT_CODES)]
+#[command(name = "sk-replicate", version = VERSION, about, max_term_width = 80, after_help = EXIT_CODES)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -259,14 +260,18 @@ struct Show {
 
 /// The command line, for manual pages and completions.
 pub fn command() -> clap::Command {
-    Cli::command()
+    outcome::give(Cli::command(), &["run"])
 }
 
 /// Runs the command.
 pub fn main() -> ExitCode {
     complete::answer(command);
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
+    let parsed = command().try_get_matches().and_then(|matches| {
+        let asked = outcome::asked(&matches);
+        Ok((Cli::from_arg_matches(&matches)?, asked))
+    });
+    let (cli, asked) = match parsed {
+        Ok(parsed) => parsed,
         Err(e) => {
             // Help and version are answers, everything else is wrong usage.
             let code = if e.use_stderr() { 100 } else { 0 };
@@ -274,6 +279,9 @@ pub fn main() -> ExitCode {
             return ExitCode::from(code);
         }
     };
+    if asked.is_some() {
+        sys::outcome::begin();
+    }
     let outcome = match cli.command {
         Command::Run(run) => run::run(&run),
         Command::Status(show) => show::status(&show.module, show.json),
@@ -283,6 +291,13 @@ pub fn main() -> ExitCode {
         Command::Policy(order) => policy::policy(&order.module, &order.command),
         Command::Salvage(order) => salvage::salvage(&order.module, &order.command),
     };
+    if let Some(asked) = asked {
+        let told = outcome
+            .as_ref()
+            .map(|()| 0)
+            .map_err(|trouble| sys::failure::Failure::new(trouble.code, trouble.to_string()));
+        sys::outcome::end(&asked.verb, asked.module.as_deref(), &told);
+    }
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) if e.is_broken_pipe() => ExitCode::SUCCESS,

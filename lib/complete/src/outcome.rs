@@ -41,17 +41,19 @@ pub struct Asked {
 /// `None`: the verb speaks in words, or has a form of its own.
 pub fn asked(matches: &ArgMatches) -> Option<Asked> {
     let (mut leaf, mut path) = (matches, Vec::new());
+    let (mut named, mut takes_one) = (None, false);
+    // The module may be named before the verb: policy -m AM full.
     while let Some((name, below)) = leaf.subcommand() {
         path.push(name);
         leaf = below;
+        // Verbs that have no such argument concern no module, whatever the environment says.
+        takes_one |= leaf.try_contains_id("module").is_ok();
+        named = leaf.try_get_one::<String>("module").ok().flatten().or(named);
     }
     if !leaf.try_get_one::<bool>(ID).ok().flatten().copied().unwrap_or(false) {
         return None;
     }
-    let named = leaf.try_get_one::<String>("module").ok().flatten().cloned();
-    // Verbs that have no such argument concern no module, whatever the environment says.
-    let takes_one = leaf.try_contains_id("module").is_ok();
-    let module = named.or_else(|| std::env::var("SAFEMODULE").ok().filter(|_| takes_one));
+    let module = named.cloned().or_else(|| std::env::var("SAFEMODULE").ok().filter(|_| takes_one));
     Some(Asked { verb: path.join(" "), module })
 }
 
@@ -62,9 +64,10 @@ mod tests {
     fn command() -> Command {
         let module = Arg::new("module").short('m');
         let form = Arg::new("json").long("json").action(ArgAction::SetTrue);
+        let policy = Command::new("policy").arg(module.clone()).subcommand(Command::new("full"));
         let key = Command::new("key").subcommand(Command::new("renew")).subcommand(Command::new("status").arg(form));
         let tool = Command::new("tool").subcommand(Command::new("stop").arg(module)).subcommand(key);
-        give(tool.subcommand(Command::new("run")), &["run"])
+        give(tool.subcommand(policy).subcommand(Command::new("run")), &["run"])
     }
 
     #[test]
@@ -75,6 +78,7 @@ mod tests {
         assert_eq!(asked("tool stop -m web --json").unwrap(), Some(told("stop", Some("web"))));
         assert_eq!(asked("tool stop -m web").unwrap(), None);
         assert_eq!(asked("tool key renew --json").unwrap(), Some(told("key renew", None)));
+        assert_eq!(asked("tool policy -m web full --json").unwrap(), Some(told("policy full", Some("web"))));
         assert_eq!(asked("tool key status --json").unwrap(), None);
         assert_eq!(asked("tool run").unwrap(), None);
         assert!(asked("tool run --json").is_err());

@@ -73,10 +73,6 @@ fn help_fits_80_columns() {
     }
     let mut wide = Vec::new();
     for mut command in docs::commands() {
-        // Into a pipe clap writes 100 columns, unless the command says otherwise.
-        if command.get_name() == "sk-replicate" {
-            command = command.term_width(80);
-        }
         command.build();
         look(&mut command, "", &mut wide);
     }

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 /// Verbs without `--json`, and why none is needed. A word alone stands for the whole command.
-const WITHOUT: [(&str, &[&str]); 6] = [
+const WITHOUT: [(&str, &[&str]); 5] = [
     ("keeps the verbs and the output of SafeKit, which scripts know; sk-module says the same as JSON", &["safekit"]),
     (
         "speaks JSON lines with the runner, always",
@@ -27,10 +27,6 @@ const WITHOUT: [(&str, &[&str]); 6] = [
     ),
     ("prints the text format of Prometheus", &["sk-health metrics"]),
     ("prints what another node imports, which is JSON already", &["sk-cluster export"]),
-    (
-        "changes something: the outcome is the exit code, the new state is what policy show --json says",
-        &["sk-replicate policy default", "sk-replicate policy external", "sk-replicate policy full"],
-    ),
 ];
 
 fn walk(command: &clap::Command, path: &str, json: bool, verbs: &mut Vec<(String, bool)>) {
