@@ -8,6 +8,7 @@ use pair::{Pair, Writer, check_acknowledged, possible, until_equal};
 use serde_json::json;
 use std::io::Write as _;
 use std::os::unix::fs::FileExt as _;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
@@ -563,6 +564,64 @@ fn a_full_disk_of_the_secondary_is_not_the_applications_problem() {
     pair.a.done(json!({"kind":"exclude_peer"}));
     application.join().expect("the application saw an error");
     assert_eq!(std::fs::metadata(pair.a.dir.join("large")).unwrap().len(), 8 << 20);
+}
+
+/// A program that opens its file again as soon as it gets an error, as a service does that is restarted, writes nothing past a
+/// primary whose runner is gone.
+#[test]
+fn what_is_opened_again_while_the_runner_dies_is_not_acknowledged_past_it() {
+    if !possible() {
+        return;
+    }
+    let mut pair = Pair::synced(json!({}));
+    for round in 0..12 {
+        let (stop, dir) = (Arc::new(AtomicBool::new(false)), pair.a.dir.clone());
+        let application = {
+            let stop = stop.clone();
+            std::thread::spawn(move || {
+                let mut acknowledged = Vec::new();
+                for n in 0_u64.. {
+                    if stop.load(SeqCst) {
+                        break;
+                    }
+                    let name = format!("{round}-{n}");
+                    let written = std::fs::File::create(dir.join(&name)).and_then(|mut file| {
+                        file.write_all(name.as_bytes())?;
+                        file.sync_all()
+                    });
+                    if written.is_ok() {
+                        acknowledged.push(name);
+                    }
+                }
+                acknowledged
+            })
+        };
+        let (deadline, sixth) = (Instant::now() + Duration::from_secs(20), pair.b.dir.join(format!("{round}-5")));
+        while !sixth.exists() {
+            assert!(Instant::now() < deadline, "the application does not write");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        pair.a.end_of_file();
+        let refused = std::fs::write(pair.a.dir.join("past"), b"x").unwrap_err();
+        assert_eq!(refused.kind(), std::io::ErrorKind::ReadOnlyFilesystem, "round {round}");
+        stop.store(true, SeqCst);
+        let acknowledged = application.join().unwrap();
+        pair.b.done(json!({"kind":"promote","peer":"excluded"}));
+        for name in &acknowledged {
+            let there = std::fs::read(pair.b.dir.join(name)).unwrap_or_default();
+            assert_eq!(there, name.as_bytes(), "round {round}: {name} was acknowledged");
+        }
+        pair.a.start_again();
+        pair.a.done(json!({"kind":"secondary"}));
+        pair.a.until_replica("a in sync", |r| r["peer"] == "in_sync" && r["standing"] == "paired");
+        pair.b.until_replica("b sees it", |r| r["peer"] == "in_sync" && r["standing"] == "paired");
+        until_equal(&pair.b.dir, &pair.a.dir);
+        pair.a.forget();
+        pair.b.done(json!({"kind":"demote"}));
+        pair.a.done(json!({"kind":"promote","peer":"paired"}));
+        pair.b.until_replica("b in sync", |r| r["peer"] == "in_sync" && r["standing"] == "paired");
+        pair.a.until_replica("a sees it", |r| r["peer"] == "in_sync");
+    }
 }
 
 #[test]

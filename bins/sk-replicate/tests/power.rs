@@ -247,6 +247,31 @@ fn a_directory_that_is_mounted_read_only_is_refused_with_a_sentence() {
     pair.follow();
 }
 
+/// That both are equal must be on record before the secondary may count on it.
+#[test]
+fn a_resynchronisation_that_ends_on_a_full_disk_ends_when_there_is_room_again() {
+    if !possible() {
+        return;
+    }
+    let mut pair = Pair::new(json!({"disks": true}));
+    pair.a.done(json!({"kind":"primary","peer":"excluded","force":true}));
+    fs::write(pair.a.dir.join("file"), b"content").unwrap();
+    let filler = pair.a.home().join("filler");
+    let mut full = fs::File::create(&filler).unwrap();
+    for size in [1 << 20, 4096, 1] {
+        while full.write_all(&vec![7; size]).is_ok() {}
+    }
+    full.sync_all().unwrap();
+    pair.b.done(json!({"kind":"secondary"}));
+    pair.a.until("all is compared", |e| e["kind"] == "progress" && e["phase"] == "data");
+    pair.b.until_replica("everything but the end", |r| r["peer"] == "syncing" && r["standing"] == "inconsistent");
+    fs::remove_file(&filler).unwrap();
+    drop(full);
+    pair.a.until_replica("in sync", |r| r["peer"] == "in_sync" && r["standing"] == "paired");
+    pair.b.until_replica("b in sync", |r| r["peer"] == "in_sync" && r["standing"] == "paired");
+    until_equal(&pair.a.dir, &pair.b.dir);
+}
+
 #[test]
 fn a_node_that_served_alone_and_lost_its_power_still_knows_what_its_peer_lacks() {
     if !possible() {

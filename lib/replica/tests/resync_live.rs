@@ -213,7 +213,7 @@ impl Link for Again<'_> {
         self.pipe.wait_room(bytes)
     }
 
-    fn finish(&self) -> Result<(), Gone> {
+    fn finish(&self) -> Result<bool, Gone> {
         self.pipe.finish()
     }
 

@@ -85,9 +85,9 @@ impl Link for World {
         Ok(())
     }
 
-    fn finish(&self) -> Result<(), Gone> {
+    fn finish(&self) -> Result<bool, Gone> {
         self.push(&Op::ResyncEnd, &[]);
-        Ok(())
+        Ok(true)
     }
 
     fn now(&self) -> Duration {

@@ -10,7 +10,7 @@ const BLOCK: usize = 4096;
 /// Files in one directory.
 const TOGETHER: u32 = 1000;
 
-fn small(dir: &Path, n: u32) -> PathBuf {
+pub fn small(dir: &Path, n: u32) -> PathBuf {
     dir.join(format!("d{}", n / TOGETHER)).join(format!("f{n}"))
 }
 

@@ -2,8 +2,8 @@
 
 use crate::hosts::{self, STREAM_PORT};
 use crate::load::Workload;
-use crate::postgres;
 use crate::table::{Rates, Row, median};
+use crate::{mount, postgres};
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 use e2e::mirror::Mirror;
@@ -17,6 +17,8 @@ pub struct Options<'a> {
     pub workloads: Vec<Workload>,
     /// `synchronous_commit` of a primary and a standby of PostgreSQL that the workloads of PostgreSQL are run on, too.
     pub streaming: Option<&'a str>,
+    /// Also on a directory that is only mounted.
+    pub mount: bool,
     pub delay: Option<u64>,
     pub rfs: &'a str,
     pub ms: u64,
@@ -25,11 +27,14 @@ pub struct Options<'a> {
     pub bin: &'a Path,
 }
 
+const MOUNT: &str = "/srv/mount";
+
 /// Where a workload runs.
 #[derive(Clone, Copy)]
 enum Place {
     Native,
     Mirror,
+    Mount,
     Streaming,
 }
 
@@ -38,6 +43,7 @@ impl Place {
         match self {
             Self::Native => "/srv/native",
             Self::Mirror => "/srv/data",
+            Self::Mount => MOUNT,
             Self::Streaming => "/srv/streaming",
         }
     }
@@ -96,6 +102,9 @@ impl Bench<'_> {
 
     fn rates(&self, workload: Workload, round: u32) -> Result<Rates> {
         let mut order = vec![Place::Native, Place::Mirror];
+        if self.options.mount {
+            order.push(Place::Mount);
+        }
         if workload.is_postgres() && self.options.streaming.is_some() {
             order.push(Place::Streaming);
         }
@@ -108,6 +117,7 @@ impl Bench<'_> {
             match place {
                 Place::Native => rates.native = rate,
                 Place::Mirror => rates.mirror = rate,
+                Place::Mount => rates.mount = Some(rate),
                 Place::Streaming => rates.streaming = Some(rate),
             }
         }
@@ -116,14 +126,15 @@ impl Bench<'_> {
 }
 
 pub fn run(options: &Options<'_>) -> Result<()> {
-    // A third database, and the standby's write-ahead log.
-    let disk = options.streaming.map(|_| 4096);
+    // A third copy of everything, and the standby's write-ahead log.
+    let disk = (options.streaming.is_some() || options.mount).then_some(4096);
     let mirror = Mirror::configured_on("bench", "files", options.rfs, disk)?;
     let bench = Bench { mirror: &mirror, options };
     let ports = [STREAM_PORT, postgres::PORT];
     let _relays = options.delay.map(|us| hosts::delay(&mirror.lab, &ports, us)).transpose()?;
     mirror.start_pair().inspect_err(|_| mirror.diagnose())?;
     let echo = hosts::Echo::start(&mirror.lab)?;
+    let _mount = options.mount.then(|| mount::start(&mirror.lab, "node1", MOUNT)).transpose()?;
     eprintln!("bench: two hosts are a pair");
 
     let mut seen: BTreeMap<Workload, Vec<Rates>> = BTreeMap::new();
@@ -142,7 +153,7 @@ pub fn run(options: &Options<'_>) -> Result<()> {
     mirror.pair("node1", "node2")?;
     let rtt = median(&mut trips);
     if !options.json {
-        println!("{}  (round trip {rtt:.1} us)", Row::heading(options.streaming.is_some()));
+        println!("{}  (round trip {rtt:.1} us)", Row::heading(options.mount, options.streaming.is_some()));
     }
     for (workload, rounds) in &seen {
         let commit = options.streaming.filter(|_| workload.is_postgres());

@@ -20,13 +20,14 @@ pub fn median(seen: &mut [f64]) -> f64 {
 pub struct Rates {
     pub native: f64,
     pub mirror: f64,
+    pub mount: Option<f64>,
     pub streaming: Option<f64>,
 }
 
 impl std::fmt::Display for Rates {
     fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(to, "{:.0} {:.0}", self.native, self.mirror)?;
-        self.streaming.map_or(Ok(()), |rate| write!(to, " {rate:.0}"))
+        [self.mount, self.streaming].into_iter().flatten().try_for_each(|rate| write!(to, " {rate:.0}"))
     }
 }
 
@@ -37,6 +38,11 @@ pub struct Row {
     /// Median rates, in `unit`.
     pub native: f64,
     pub mirror: f64,
+    /// The mount without replication, and the median of the rounds' ratios of the mirror to it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mount: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mirror_to_mount: Option<f64>,
     /// The database's own replication; what its commits waited for; and the median of the rounds' ratios of the mirror to it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub streaming: Option<f64>,
@@ -73,6 +79,8 @@ impl Row {
             workload: workload.to_possible_value().map_or_else(String::new, |v| v.get_name().to_owned()),
             native: round(native, 10.0),
             mirror: round(mirror, 10.0),
+            mount: some(|r| r.mount).map(|rate| round(rate, 10.0)),
+            mirror_to_mount: some(|r| Some(r.mirror / r.mount?)).map(|ratio| round(ratio, 1000.0)),
             streaming: some(|r| r.streaming).map(|rate| round(rate, 10.0)),
             streaming_commit: commit.map(str::to_owned),
             mirror_to_streaming: some(|r| Some(r.mirror / r.streaming?)).map(|ratio| round(ratio, 1000.0)),
@@ -87,8 +95,10 @@ impl Row {
     }
 
     /// The heading of [`Row::line`].
-    pub fn heading(streaming: bool) -> String {
-        let more = if streaming { format!(" {:>12} {:>6}", "streaming", "ratio") } else { String::new() };
+    pub fn heading(mount: bool, streaming: bool) -> String {
+        let column =
+            |there: bool, what: &str| if there { format!(" {what:>12} {:>6}", "ratio") } else { String::new() };
+        let more = column(mount, "mount") + &column(streaming, "streaming");
         format!(
             "{:<16} {:>12} {:>12} {:<15} {:>6} {:>10} {:>10}{more}",
             "workload", "native", "mirror", "unit", "ratio", "native us", "mirror us"
@@ -98,10 +108,11 @@ impl Row {
     /// Aligned, for people.
     pub fn line(&self) -> String {
         let us = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |v| format!("{v:.1}"));
-        let more = match (self.streaming, self.mirror_to_streaming) {
+        let column = |rate: Option<f64>, ratio: Option<f64>| match (rate, ratio) {
             (Some(rate), Some(ratio)) => format!(" {rate:>12.0} {ratio:>6.2}"),
             _ => String::new(),
         };
+        let more = column(self.mount, self.mirror_to_mount) + &column(self.streaming, self.mirror_to_streaming);
         format!(
             "{:<16} {:>12.0} {:>12.0} {:<15} {:>6.2} {:>10} {:>10}{more}",
             self.workload,
@@ -127,7 +138,7 @@ mod tests {
     }
 
     fn rates(native: f64, mirror: f64, streaming: Option<f64>) -> Rates {
-        Rates { native, mirror, streaming }
+        Rates { native, mirror, mount: streaming.map(|rate| rate * 2.0), streaming }
     }
 
     #[test]
@@ -138,7 +149,7 @@ mod tests {
         assert!((row.native - 100.0).abs() < 1e-9);
         assert!((row.mirror_us.unwrap_or_default() - 20_000.0).abs() < 1e-9);
         let text = serde_json::to_string(&row).unwrap();
-        assert!(!text.contains("streaming"), "nothing was compared with: {text}");
+        assert!(!text.contains("streaming") && !text.contains("mount"), "nothing was compared with: {text}");
     }
 
     #[test]
@@ -147,6 +158,7 @@ mod tests {
         let row = Row::new(Workload::Pgbench, &rounds, 12.0, "", Some("on"));
         assert!((row.streaming.unwrap_or_default() - 4.0).abs() < 1e-9);
         assert!((row.mirror_to_streaming.unwrap_or_default() - 1.5).abs() < 1e-9);
-        assert_eq!(row.line().split_whitespace().count(), Row::heading(true).split_whitespace().count() - 2);
+        assert!((row.mirror_to_mount.unwrap_or_default() - 0.75).abs() < 1e-9);
+        assert_eq!(row.line().split_whitespace().count(), Row::heading(true, true).split_whitespace().count() - 2);
     }
 }

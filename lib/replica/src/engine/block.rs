@@ -5,10 +5,15 @@
 //! and nothing else: a number counts only in the same boot and at the same path.
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use rustix::mount::{MoveMountFlags, OpenTreeFlags};
 use serde::{Deserialize, Serialize};
 use std::io;
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
+
+/// Of mount_setattr(2).
+const MOUNT_ATTR_RDONLY: u64 = 1;
 
 /// A blocked directory; stays blocked when this is dropped.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +41,17 @@ impl Block {
         Ok(Self { path: path.to_owned(), mount, boot: boot_id() })
     }
 
+    /// Mounts `beneath` itself over whatever lies at the path, from the first moment read-only. Needs Linux 5.12; `ENOSYS` before.
+    pub fn over(beneath: impl AsFd, path: &Path) -> io::Result<Self> {
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+        let tree = rustix::mount::open_tree(beneath, "", flags)?;
+        make_read_only(&tree)?;
+        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+        rustix::mount::move_mount(&tree, "", rustix::fs::CWD, path, flags)?;
+        let mount = top_mount(path)?.unwrap_or_default();
+        Ok(Self { path: path.to_owned(), mount, boot: boot_id() })
+    }
+
     /// None, and none takes more room in a note.
     pub fn widest(path: &Path) -> Self {
         Self { path: path.to_owned(), mount: u64::MAX, boot: boot_id() }
@@ -48,6 +64,33 @@ impl Block {
         }
         Ok(())
     }
+}
+
+/// `struct mount_attr` of mount_setattr(2).
+#[repr(C)]
+struct MountAttributes {
+    set: u64,
+    clear: u64,
+    propagation: u64,
+    user_namespace: u64,
+}
+
+/// A mount that is at no path yet.
+fn make_read_only(tree: &OwnedFd) -> io::Result<()> {
+    let attributes = MountAttributes { set: MOUNT_ATTR_RDONLY, clear: 0, propagation: 0, user_namespace: 0 };
+    // SAFETY: the path is an empty C string, the attributes are laid out as mount_setattr(2) says and of the size that is told, and both
+    // outlive the call.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            tree.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            std::ptr::from_ref(&attributes),
+            size_of::<MountAttributes>(),
+        )
+    };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Number of the topmost mount at exactly this path.
@@ -95,6 +138,29 @@ mod tests {
         let table = b"20 1 0:1 / / rw - ext4 /dev/a rw\n31 20 0:2 / /a\\040b rw - ext4 /dev/b rw\n40 31 0:2 / /a\\040b ro shared:1 - ext4 /dev/b rw\n41 20 0:2 / /a rw - x y z\n";
         assert_eq!(topmost(table, b"/a b"), Some(40));
         assert_eq!(topmost(table, b"/c"), None);
+    }
+
+    #[test]
+    fn what_lies_over_a_directory_is_covered_with_the_directory() {
+        if !nix::unistd::geteuid().is_root() {
+            eprintln!("skipped: mounting needs root");
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("there"), b"1").unwrap();
+        let flags = rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::PATH;
+        let beneath = rustix::fs::open(dir.path(), flags, rustix::fs::Mode::empty()).unwrap();
+        mount(None::<&str>, dir.path(), Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
+        std::fs::write(dir.path().join("on top"), b"1").unwrap();
+        let block = Block::over(&beneath, dir.path()).unwrap();
+        let seen = std::fs::read(dir.path().join("there"));
+        let refused = std::fs::write(dir.path().join("x"), b"1");
+        block.remove().unwrap();
+        let uncovered = std::fs::read(dir.path().join("on top"));
+        umount2(dir.path(), MntFlags::MNT_DETACH).unwrap();
+        assert_eq!(seen.unwrap(), b"1");
+        assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::ReadOnlyFilesystem);
+        assert_eq!(uncovered.unwrap(), b"1");
     }
 
     #[test]

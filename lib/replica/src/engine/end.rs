@@ -5,7 +5,7 @@ use super::place;
 use super::report::{Peer, Role};
 use super::spec::Failure;
 use super::{Engine, State};
-use crate::front::{self, FrontError, Unmount};
+use crate::front::{self, FrontError, FrontSession, Unmount};
 use crate::op::Op;
 use crate::stream::message::Place;
 use lineage::Standing;
@@ -210,6 +210,7 @@ impl Engine {
     /// The runner is gone, or we are: nothing is answered any more, and nothing can be written past us, at once.
     pub fn release(&mut self) {
         let served = matches!(self.state, State::Primary { .. });
+        let mut covered = false;
         let core = &self.core;
         core.gate.close();
         core.stopping.store(true, SeqCst);
@@ -218,7 +219,13 @@ impl Engine {
         match std::mem::replace(&mut self.state, State::Idle) {
             State::Idle => place::unblock_stale(&self.core.state_file("blocked")),
             State::Primary { fronts } => {
-                for front in fronts {
+                // The application is still there until a new runner ends it, and opens its files again as soon as it can: it must not meet
+                // the plain directory for an instant. The dead mount is covered; the next process removes both. It is broken off
+                // first, since who waits for an answer holds locks that the kernel needs to cover it.
+                let beneath = fronts.iter().map(FrontSession::root_fd);
+                covered = fronts.iter().all(|front| front.break_off().is_ok())
+                    && place::cover(&core.spec.directories, beneath, &core.state_file("blocked")).is_ok();
+                for front in fronts.iter().filter(|_| !covered) {
                     if let Err(e) = front.unmount(Unmount::Abort) {
                         self.core.note(e);
                     }
@@ -235,10 +242,12 @@ impl Engine {
             drop(descriptor);
             self.drop_kept(&name);
         }
+        if covered {
+            return;
+        }
         for directory in &self.core.spec.directories {
             let _ = front::clear_stale(&directory.path);
         }
-        // The application is still there until a new runner ends it.
         if served && let Err(e) = place::seal(&self.core.spec.directories, &self.core.state_file("blocked")) {
             self.core.note(e.reason);
         }

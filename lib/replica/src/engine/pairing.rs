@@ -34,15 +34,13 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::time::Instant;
 
 impl Core {
-    /// The end of a resynchronisation, called under all namespace locks. See the module's text for the order.
-    pub fn pair(&self, link: u64) -> bool {
+    /// The end of a resynchronisation, called under all namespace locks. See the module's text for the order. False: the connection is gone. An
+    /// error: it cannot be made durable, and nothing was done.
+    pub fn pair(&self, link: u64) -> Result<bool, Failure> {
         if self.flow().link != Some(link) {
-            return false;
+            return Ok(false);
         }
-        if let Err(e) = self.remember(|r| r.standing = Standing::Paired) {
-            self.note(e);
-            return false;
-        }
+        self.remember(|r| r.standing = Standing::Paired)?;
         let head = self.remembered().lineage.head();
         let id = self.flow().changes.covered().id;
         // What this node may lose in a crash is on record for a peer that has this epoch, before there is one.
@@ -64,14 +62,14 @@ impl Core {
                 self.admit(&flow);
                 drop(flow);
                 self.push();
-                return true;
+                return Ok(true);
             }
         }
         drop(flow);
         if let Err(e) = self.remember(|r| r.standing = Standing::Alone) {
             self.note(e);
         }
-        false
+        Ok(false)
     }
 
     /// The secondary proved that it never adopted our epoch: serve alone again.

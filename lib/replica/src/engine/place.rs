@@ -7,7 +7,7 @@ use super::block::Block;
 use super::spec::{Directory, Exclude as Rule, Failure};
 use crate::tree::{self, Exclude};
 use rustix::fs::{Mode, OFlags, StatVfsMountFlags};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::sync::Arc;
@@ -177,6 +177,30 @@ pub fn seal(directories: &[Directory], file: &Path) -> Result<(), Failure> {
         })?);
     }
     note(&blocks, file)
+}
+
+/// The same without an instant at which the plain directory could be written: the block comes over the mount that is about to end. `beneath`: a
+/// descriptor of each directory, in their order. An error, and nothing is blocked: the kernel is older than Linux 5.12, for one.
+pub fn cover<'a>(
+    directories: &[Directory],
+    beneath: impl Iterator<Item = BorrowedFd<'a>>,
+    file: &Path,
+) -> std::io::Result<()> {
+    let mut blocks: Vec<Block> = Vec::new();
+    for (directory, beneath) in directories.iter().zip(beneath) {
+        match Block::over(beneath, &directory.path) {
+            Ok(block) => blocks.push(block),
+            Err(e) => {
+                for block in &blocks {
+                    let _ = block.remove();
+                }
+                return Err(e);
+            }
+        }
+    }
+    // Not noted, it is removed all the same, with the dead mount beneath it.
+    let _ = note(&blocks, file);
+    Ok(())
 }
 
 /// Removes what a former process left.

@@ -16,7 +16,7 @@ use crate::tree::Exclude;
 use std::io::Read as _;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use wire::channel::{Channel, ChannelError, Opener, Sealer};
@@ -370,7 +370,7 @@ impl Server {
         }
         let progress = resync.progress(sys::clock::monotonic());
         core.tell(&Report::ResyncBegin { mode, files: progress.files_total, bytes: progress.bytes_total });
-        match resync.run(&Walk { core, link }) {
+        match resync.run(&Walk { core, link, refused: AtomicBool::new(false) }) {
             Ok(summary) => {
                 let handled = resync.progress(sys::clock::monotonic()).bytes;
                 if let Some(rate) = handled.saturating_mul(1000).checked_div(summary.ms)
@@ -494,6 +494,8 @@ fn figures(resync: &Resync) -> resync::Progress {
 struct Walk<'a> {
     core: &'a Core,
     link: u64,
+    /// Its end could not be made durable.
+    refused: AtomicBool,
 }
 
 impl Link for Walk<'_> {
@@ -509,13 +511,22 @@ impl Link for Walk<'_> {
         self.core.wait_room(self.link, bytes as u64).then_some(()).ok_or(Gone)
     }
 
-    fn finish(&self) -> Result<(), Gone> {
+    fn finish(&self) -> Result<bool, Gone> {
         // Before the end marker: the other node tells them with it. The flow is free meanwhile: who sends takes it under the outlet's lock.
         let resync = self.core.flow().resync.clone();
         if let Some(resync) = resync {
             self.core.outlet.remark(&Control::Ping, &figures(&resync).told());
         }
-        self.core.pair(self.link).then_some(()).ok_or(Gone)
+        match self.core.pair(self.link) {
+            Ok(paired) => paired.then_some(true).ok_or(Gone),
+            Err(e) => {
+                // Each attempt until there is room on the disk again would say the same.
+                if !self.refused.swap(true, SeqCst) {
+                    self.core.note(format!("{}; the resynchronisation ends as soon as it can", e.reason));
+                }
+                Ok(false)
+            }
+        }
     }
 
     fn now(&self) -> Duration {

@@ -181,6 +181,11 @@ impl FrontSession {
         self.session.ended()
     }
 
+    /// Serves no more, and leaves the dead mount over the directory: whatever waits for an answer fails.
+    pub fn break_off(&self) -> std::io::Result<()> {
+        mount::break_off(&self.path)
+    }
+
     /// Gives the directory back; see [`Unmount`]. Afterwards nothing is kept for a successor. After `Busy`, serving goes on.
     pub fn unmount(&self, how: Unmount) -> Result<(), FrontError> {
         let result = match how {

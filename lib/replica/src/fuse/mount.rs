@@ -98,6 +98,19 @@ pub fn abort(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Breaks the connection, so that everything waiting fails, and leaves the mount where it is: nobody gets anything by this path. An error: it
+/// may be gone.
+pub fn break_off(path: &Path) -> io::Result<()> {
+    let in_use = rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let unmounted = nix::mount::umount2(path, MntFlags::MNT_FORCE | MntFlags::UMOUNT_NOFOLLOW);
+    drop(in_use);
+    match unmounted {
+        Err(nix::errno::Errno::EBUSY) => Ok(()),
+        Err(e) => Err(e.into()),
+        Ok(()) => Err(io::Error::other("the mount was not in use")),
+    }
+}
+
 /// Removes mounts of ours that a dead process left over `path`.
 pub fn clear_stale(path: &Path) -> io::Result<()> {
     while mounts_over(path)? > 0 {

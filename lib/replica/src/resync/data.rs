@@ -18,6 +18,17 @@ const STEP: u64 = 8;
 /// Room asked for before such a step: the blocks, and attributes.
 const ROOM: usize = (STEP * BLOCK) as usize + (1 << 20);
 
+/// How long after an end that could not be made durable the next attempt is.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// Whether both trees are equal.
+enum End {
+    Reached,
+    MoreToDo,
+    /// They are, but it cannot be said yet.
+    NotNow,
+}
+
 /// A part of a file, asked for.
 struct Work {
     file: Candidate,
@@ -118,8 +129,13 @@ impl<'a> Data<'a> {
                     self.this.pause(self.link)?;
                     continue;
                 }
-                if self.finish()? {
-                    return Ok(true);
+                match self.finish()? {
+                    End::Reached => return Ok(true),
+                    End::MoreToDo => {}
+                    End::NotNow => {
+                        let until = self.link.now() + AGAIN;
+                        self.sleep_until(until)?;
+                    }
                 }
                 continue;
             };
@@ -137,8 +153,8 @@ impl<'a> Data<'a> {
         }
     }
 
-    fn finish(&self) -> Result<bool, ResyncError> {
-        let mut result = Ok(false);
+    fn finish(&self) -> Result<End, ResyncError> {
+        let mut result = Ok(End::MoreToDo);
         self.this.with_all_names(0, &mut || {
             let state = self.this.lock();
             if state.compare.is_empty()
@@ -147,7 +163,7 @@ impl<'a> Data<'a> {
                 && state.directories.is_empty()
             {
                 drop(state);
-                result = self.link.finish().map(|()| true);
+                result = self.link.finish().map(|done| if done { End::Reached } else { End::NotNow });
             }
         });
         Ok(result?)
@@ -589,6 +605,10 @@ impl<'a> Data<'a> {
         }
         self.this.lock().progress.sent += bytes;
         let until = self.link.now() + self.pace.spend(self.link.now(), bytes);
+        self.sleep_until(until)
+    }
+
+    fn sleep_until(&self, until: Duration) -> Result<(), ResyncError> {
         loop {
             let left = until.saturating_sub(self.link.now());
             if left.is_zero() {

@@ -18,9 +18,9 @@ pub trait Link: Send + Sync {
     /// Waits, without any lock held, until the ring can take `bytes` and still has a reserve for live operations.
     fn wait_room(&self, bytes: usize) -> Result<(), Gone>;
 
-    /// Called once, under every namespace lock, when both trees are equal at this place of the stream: persist what must be
-    /// durable before the end marker, then emit `Op::ResyncEnd`.
-    fn finish(&self) -> Result<(), Gone>;
+    /// Called under every namespace lock, when both trees are equal at this place of the stream: persist what must be
+    /// durable before the end marker, then emit `Op::ResyncEnd`. False: that cannot be made durable now; it is called again later.
+    fn finish(&self) -> Result<bool, Gone>;
 
     /// A monotonic clock, for the bandwidth cap and the progress.
     fn now(&self) -> Duration;

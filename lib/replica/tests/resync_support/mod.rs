@@ -132,9 +132,9 @@ impl Link for Pipe {
         Ok(())
     }
 
-    fn finish(&self) -> Result<(), Gone> {
+    fn finish(&self) -> Result<bool, Gone> {
         self.send(&Op::ResyncEnd, &[]);
-        Ok(())
+        Ok(true)
     }
 
     fn now(&self) -> Duration {

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use bench::load::{Amount, Workload};
-use bench::{copy, forest, postgres, proxy};
+use bench::{copy, forest, mount, postgres, proxy, pulse};
 use clap::{Parser, Subcommand};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -58,6 +58,18 @@ enum Verb {
         /// Who sends
         from: SocketAddr,
         /// Where to put it
+        dir: PathBuf,
+    },
+    /// Write 4 KiB durably, again and again, until a file exists; prints how long that took, as JSON
+    Pulse {
+        /// Where to write
+        file: PathBuf,
+        /// Ends when this exists
+        stop: PathBuf,
+    },
+    /// Serve a directory as a mirror does, without replication, until the process is ended
+    Mount {
+        /// Where
         dir: PathBuf,
     },
     /// Start and stop a database that replicates itself
@@ -200,6 +212,8 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Fill { dir, files, size } => forest::fill(&dir, files, size)?,
         Verb::Send { listen, dir } => copy::send(listen, &dir)?,
         Verb::Receive { from, dir } => println!("{}", copy::receive(from, &dir)?),
+        Verb::Pulse { file, stop } => println!("{}", serde_json::to_string(&pulse::write(&file, &stop)?)?),
+        Verb::Mount { dir } => mount::serve(&dir)?,
         Verb::Database(Database::Lead { dir, listen, commit }) => postgres::lead(&dir, listen, &commit)?,
         Verb::Database(Database::Follow { dir, primary }) => postgres::follow(&dir, primary)?,
         Verb::Database(Database::Stop { dir }) => postgres::stop(&dir)?,

@@ -18,7 +18,8 @@ Examples: scripts/bench farm --rounds 5
           scripts/bench resync --files 100000 --big-mib 1024
           scripts/bench replicate --rounds 5 --only fsync4k --only create --delay 190
           scripts/bench replicate --only pgbench --only pgbench-x4 --streaming --delay 190 --ms 5000
-          scripts/bench fullsync --rounds 5 --json";
+          scripts/bench fullsync --rounds 5 --json
+          scripts/bench verify --bandwidth 0";
 
 #[derive(Subcommand)]
 enum Verb {
@@ -28,6 +29,8 @@ enum Verb {
     Fullsync(Fullsync),
     /// Time and bytes until two nodes are a pair again: first synchronisation, after a stop, after each node lost its power
     Resync(Resync),
+    /// Comparison of both replicas, and repair of one, while the application writes: rates, and the application's longest wait
+    Verify(Verify),
     /// Requests through 1, 2 and 3 servers that share an address, against one server and against haproxy and nginx; takeover; drops
     Farm(Farm),
 }
@@ -93,6 +96,28 @@ struct Resync {
 }
 
 #[derive(clap::Args)]
+struct Verify {
+    /// JSON lines instead of a table
+    #[arg(long)]
+    json: bool,
+    /// How often each is done, in turn
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rounds: u32,
+    /// Size of the large files together, MiB
+    #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u32).range(16..=1_000_000))]
+    large_mib: u32,
+    /// Small files, 4 KiB each
+    #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1000..=10_000_000))]
+    files: u32,
+    /// What sk-replicate verify is given: most that is read on each node, KiB a second; 0: as fast as possible
+    #[arg(long, default_value_t = 51_200)]
+    bandwidth: u64,
+    /// Files of which a few bytes are damaged before each repair
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    damage: u32,
+}
+
+#[derive(clap::Args)]
 struct Replicate {
     /// One JSON object a workload instead of a table
     #[arg(long)]
@@ -113,6 +138,10 @@ struct Replicate {
     /// what synchronous_commit waits for: on: the standby's disk; remote_write: that the standby has it
     #[arg(long, value_name = "COMMIT", num_args = 0..=1, require_equals = true, default_missing_value = "on", value_parser = ["on", "remote_write"])]
     streaming: Option<String>,
+    /// Also on a directory that is mounted as a mirror's is, with nothing recorded, sent or waited for: what no replication behind such a
+    /// mount can be faster than
+    #[arg(long)]
+    mount: bool,
     /// Acknowledgements arrive this much later, microseconds
     #[arg(long)]
     delay: Option<u64>,
@@ -167,6 +196,7 @@ fn main() -> ExitCode {
                 rounds: o.rounds,
                 workloads,
                 streaming: o.streaming.as_deref(),
+                mount: o.mount,
                 delay: o.delay,
                 rfs: &o.rfs,
                 ms: o.ms,
@@ -189,6 +219,14 @@ fn main() -> ExitCode {
             changed: o.changed,
             big_mib: o.big_mib,
             json: o.json,
+        }),
+        Verb::Verify(o) => bench::verify::run(&bench::verify::Options {
+            json: o.json,
+            rounds: o.rounds,
+            large_mib: o.large_mib,
+            files: o.files,
+            bandwidth_kbs: o.bandwidth,
+            damage: o.damage,
         }),
         Verb::Farm(o) => bench::farm::run(&bench::farm::Options {
             rounds: o.rounds,
