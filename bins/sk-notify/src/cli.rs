@@ -1,7 +1,7 @@
 //! What can be asked of `sk-notify`, and which exit code answers?
 
 use crate::run;
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use complete::outcome;
 use std::io;
 use std::path::PathBuf;
@@ -111,11 +111,7 @@ pub fn command() -> clap::Command {
 /// Runs with the arguments of the process.
 pub fn main() -> ExitCode {
     complete::answer(command);
-    let parsed = command().try_get_matches().and_then(|matches| {
-        let asked = outcome::asked(&matches);
-        Ok((Cli::from_arg_matches(&matches)?, asked))
-    });
-    let (cli, asked) = match parsed {
+    let (cli, asked) = match outcome::parse::<Cli>(command()) {
         Ok(parsed) => parsed,
         Err(error) => {
             // Help and version are no errors; nothing can be done when even printing fails.

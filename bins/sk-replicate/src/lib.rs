@@ -8,7 +8,7 @@ mod salvage;
 mod show;
 mod verify;
 
-use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use complete::outcome;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -266,11 +266,7 @@ pub fn command() -> clap::Command {
 /// Runs the command.
 pub fn main() -> ExitCode {
     complete::answer(command);
-    let parsed = command().try_get_matches().and_then(|matches| {
-        let asked = outcome::asked(&matches);
-        Ok((Cli::from_arg_matches(&matches)?, asked))
-    });
-    let (cli, asked) = match parsed {
+    let (cli, asked) = match outcome::parse::<Cli>(command()) {
         Ok(parsed) => parsed,
         Err(e) => {
             // Help and version are answers, everything else is wrong usage.

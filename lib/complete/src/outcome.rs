@@ -1,6 +1,6 @@
 //! Which verbs tell a program what became of them? Those that print nothing which has a form of its own: `--json` is their outcome.
 
-use clap::{Arg, ArgAction, ArgMatches, Command};
+use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches};
 
 const ID: &str = "outcome";
 
@@ -55,6 +55,12 @@ pub fn asked(matches: &ArgMatches) -> Option<Asked> {
     }
     let module = named.cloned().or_else(|| std::env::var("SAFEMODULE").ok().filter(|_| takes_one));
     Some(Asked { verb: path.join(" "), module })
+}
+
+/// The arguments of the process, and whether the outcome is wanted as JSON.
+pub fn parse<Cli: FromArgMatches>(command: Command) -> Result<(Cli, Option<Asked>), clap::Error> {
+    let matches = command.try_get_matches()?;
+    Ok((Cli::from_arg_matches(&matches)?, asked(&matches)))
 }
 
 #[cfg(test)]

@@ -257,9 +257,7 @@ impl Sealer {
 
     /// Appends the records that carry `plain` to `out`. The records must be sent in the order they were made.
     pub fn seal_into(&mut self, plain: &[u8], out: &mut Vec<u8>) -> Result<(), ChannelError> {
-        let end = self.seal_at(out.len(), plain, out)?;
-        out.truncate(end);
-        Ok(())
+        self.seal_at(out.len(), plain, out).map(drop)
     }
 
     /// The same, from the beginning of `out`, over what was there. Returns where the records end; what follows means nothing.

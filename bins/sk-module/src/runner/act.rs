@@ -15,6 +15,7 @@ use std::os::fd::AsRawFd;
 
 /// A goodbye that the heartbeat does not confirm is taken as said after this time.
 const BYE_MS: u64 = 1_000;
+
 /// What was said to the children and is not answered yet, and what must be said again to their successors.
 pub(super) struct Links {
     /// The last `Action::Children`: heartbeat, errd, replicate.
