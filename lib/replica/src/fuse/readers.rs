@@ -141,7 +141,8 @@ impl Readers {
             return Turn::Read;
         }
         let mut state = self.state();
-        if state.threads >= MOST && self.is_wanted() {
+        // Looked at once more: two that come here at the same time, each of which saw the other read, must not both park.
+        if (state.threads >= MOST || state.parked > state.called) && self.is_wanted() {
             return Turn::Read;
         }
         state.parked += 1;
@@ -199,7 +200,7 @@ impl Readers {
             }
             let now = self.requests.load(SeqCst);
             let (same, idle) = (now == before, self.reading.load(SeqCst) > 0);
-            if same && !idle && state.threads > state.parked {
+            if same && !idle {
                 return (state, true);
             }
             quiet = if same && idle { quiet + 1 } else { 0 };
@@ -404,6 +405,33 @@ mod tests {
             served.ask(2000, Work::Nothing);
             assert_eq!(served.answer().0, 2000);
             served.end();
+        }
+    }
+
+    #[test]
+    fn of_those_that_come_to_park_at_the_same_time_one_reads() {
+        for _ in 0..200 {
+            let readers = Arc::new(Readers::new(2));
+            let (told, turns) = channel();
+            let arrived = Arc::new(std::sync::Barrier::new(3));
+            // Nobody can park while this is held, so nobody sees that the others do.
+            let held = readers.state();
+            for _ in 0..2 {
+                let (readers, told, arrived) = (Arc::clone(&readers), told.clone(), Arc::clone(&arrived));
+                std::thread::spawn(move || {
+                    arrived.wait();
+                    let _ = told.send(readers.turn());
+                });
+            }
+            arrived.wait();
+            std::thread::yield_now();
+            let mut held = held;
+            held.threads = 2;
+            drop(held);
+            let first = turns.recv_timeout(PATIENCE).expect("nobody reads");
+            assert!(matches!(first, Turn::Read | Turn::StartAndRead), "{first:?}");
+            readers.end();
+            assert_eq!(turns.recv_timeout(PATIENCE), Ok(Turn::End));
         }
     }
 
