@@ -21,11 +21,11 @@ const LOOK: Duration = Duration::from_millis(2);
 const QUIET_LOOKS: u32 = 25;
 /// For as many requests after one that waited for the disk two threads read: the next one is not far.
 const AFTERWARDS: u64 = 128;
-/// A request that is read in less time was there already.
-const AT_ONCE: Duration = Duration::from_micros(3);
-/// As many of them in a row are more than one thread can do.
+/// A request that takes longer to be read was not there before.
+const SOON: Duration = Duration::from_micros(5);
+/// As many requests in a row that were there before somebody had time for them are more than one thread can do.
 const BACKLOG: u32 = 16;
-/// As many that had to be waited for, and one thread less is enough.
+/// As many that were not, and one thread less is enough.
 const NO_BACKLOG: u32 = 64;
 
 /// Who reads.
@@ -45,6 +45,8 @@ pub struct Readers {
     more: AtomicUsize,
     at_once: AtomicU32,
     not_at_once: AtomicU32,
+    /// The last request was read soon: the next one is perhaps there already.
+    soon: AtomicBool,
     processors: usize,
     /// The deputy sleeps until somebody reads a request.
     asleep: AtomicBool,
@@ -84,6 +86,7 @@ impl Readers {
             more: AtomicUsize::new(0),
             at_once: AtomicU32::new(0),
             not_at_once: AtomicU32::new(0),
+            soon: AtomicBool::new(false),
             processors,
             asleep: AtomicBool::new(false),
         }
@@ -208,11 +211,17 @@ impl Readers {
         }
     }
 
-    /// Runs `read`, which waits for a request.
-    pub fn read<T>(&self, read: impl FnOnce() -> T) -> T {
+    /// Runs `read`, which waits for a request; `is_there` tells whether it will not have to.
+    pub fn read<T>(&self, is_there: impl FnOnce() -> bool, read: impl FnOnce() -> T) -> T {
+        // Asked only if need be: it costs a system call. That one was read soon proves nothing, since the application that has just been
+        // answered may need no longer for its next one.
+        let was_there = self.soon.load(SeqCst) && is_there();
         let begun = Instant::now();
         let result = read();
-        let took = begun.elapsed();
+        let soon = begun.elapsed() < SOON;
+        if soon != self.soon.load(SeqCst) {
+            self.soon.store(soon, SeqCst);
+        }
         self.reading.fetch_sub(1, SeqCst);
         self.requests.fetch_add(1, SeqCst);
         if self.asleep.load(SeqCst) {
@@ -220,13 +229,13 @@ impl Readers {
             drop(self.state());
             self.wake_deputy.notify_all();
         }
-        self.weigh(took);
+        self.weigh(soon && was_there);
         result
     }
 
     /// Whether requests wait for threads, rather than threads for requests.
-    fn weigh(&self, took: Duration) {
-        if took < AT_ONCE {
+    fn weigh(&self, at_once: bool) {
+        if at_once {
             if self.at_once.fetch_add(1, SeqCst) + 1 >= BACKLOG {
                 self.at_once.store(0, SeqCst);
                 self.not_at_once.store(0, SeqCst);
@@ -314,7 +323,10 @@ mod tests {
                     Turn::StartAndRead => start(&server),
                     Turn::End => break,
                 }
-                let Ok((number, work)) = server.readers.read(|| server.requests.lock().unwrap().recv()) else { break };
+                let Ok((number, work)) = server.readers.read(|| false, || server.requests.lock().unwrap().recv())
+                else {
+                    break;
+                };
                 match work {
                     Work::Nothing => {}
                     Work::Stuck(until) => until.recv().unwrap_or_default(),
@@ -433,6 +445,25 @@ mod tests {
             readers.end();
             assert_eq!(turns.recv_timeout(PATIENCE), Ok(Turn::End));
         }
+    }
+
+    #[test]
+    fn another_one_reads_while_requests_wait_and_not_because_they_come_soon() {
+        let readers = Readers::new(2);
+        let read = |times: u32, is_there: bool| {
+            for _ in 0..times {
+                readers.reading.fetch_add(1, SeqCst);
+                readers.read(|| is_there, || ());
+            }
+            readers.more.load(SeqCst)
+        };
+        assert_eq!(read(1000, false), 0);
+        // The first is not asked about; and a pause of this thread may hide some.
+        let deadline = Instant::now() + PATIENCE;
+        while read(BACKLOG + 1, true) == 0 {
+            assert!(Instant::now() < deadline, "requests wait");
+        }
+        assert_eq!(read(NO_BACKLOG, false), 0);
     }
 
     #[test]
