@@ -8,6 +8,7 @@ pub mod front;
 pub mod fuse;
 pub mod mutation;
 pub mod op;
+mod pieces;
 pub mod policy;
 pub mod recorder;
 pub mod resync;

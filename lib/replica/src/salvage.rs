@@ -9,6 +9,7 @@ mod shelf;
 pub use shelf::{Listed, RestoreError, Restored, Resyncs, list, prunable, prune, restore};
 
 use crate::op::RelPath;
+use crate::pieces;
 use crate::tree::{self, Meta, Place, next_data, read_full};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
@@ -217,7 +218,7 @@ fn fill_copy(from: impl AsFd, new: impl AsFd) -> io::Result<()> {
 /// Writes everything at `offset`.
 pub(crate) fn write_all(file: impl AsFd, mut offset: u64, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
-        match rustix::io::pwrite(&file, bytes, offset) {
+        match rustix::io::pwrite(&file, pieces::first(bytes), offset) {
             Ok(0) => return Err(io::Error::from(io::ErrorKind::WriteZero)),
             Ok(n) => {
                 offset += n as u64;

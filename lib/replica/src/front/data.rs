@@ -12,6 +12,7 @@ use super::handles::Handle;
 use crate::fuse::abi::{Body, MAX_WRITE, OPEN_FILE, OPEN_KILL_SUIDGID, WRITE_KILL_SUIDGID};
 use crate::fuse::session::{Outcome, Request, Session};
 use crate::op::{Op, RelPath};
+use crate::pieces;
 
 /// Mode without the bits that a change by an unprivileged caller takes away; None: nothing to take.
 pub(super) fn without_privileges(stat: &Stat) -> Option<u32> {
@@ -264,7 +265,8 @@ impl Core {
 fn write_all(handle: &Handle, data: &[u8], offset: u64) -> Result<usize, Errno> {
     let mut count = 0;
     while count < data.len() {
-        match rustix::io::pwrite(&handle.fd, data.get(count..).unwrap_or_default(), offset + count as u64) {
+        let piece = pieces::first(data.get(count..).unwrap_or_default());
+        match rustix::io::pwrite(&handle.fd, piece, offset + count as u64) {
             Ok(0) => break,
             Ok(n) => count += n,
             Err(Errno::INTR) => {}
