@@ -1,7 +1,7 @@
 //! How much of a file is written at a time?
 
 /// ext4 (since Linux 6.16) keeps what one call writes in one folio of the page cache, and each later write of a few bytes to it walks through the
-/// blocks of all of it, and so does writing it back: measured on megabytes that were written at once, half of the time of a database's small writes.
+/// blocks of all of it, and so does writing it back: measured on megabytes that were written at once, a third of what small writes cost the processors of both nodes.
 const PIECE: usize = 64 << 10;
 
 /// What of `bytes` to write next.
