@@ -195,7 +195,7 @@ fn fill_copy(from: impl AsFd, new: impl AsFd) -> io::Result<()> {
             }
             let bytes = buffer.get(..read).unwrap_or_default();
             if !tree::is_zero(bytes) {
-                write_all(&new, data, bytes)?;
+                pieces::write_all(&new, data, bytes)?;
             }
             offset = data + read as u64;
         }
@@ -212,22 +212,6 @@ fn fill_copy(from: impl AsFd, new: impl AsFd) -> io::Result<()> {
     }
     tree::set_times(Place::Fd(new.as_fd()), None, Some(meta.mtime))?;
     rustix::fs::fdatasync(&new)?;
-    Ok(())
-}
-
-/// Writes everything at `offset`.
-pub(crate) fn write_all(file: impl AsFd, mut offset: u64, mut bytes: &[u8]) -> io::Result<()> {
-    while !bytes.is_empty() {
-        match rustix::io::pwrite(&file, pieces::first(bytes), offset) {
-            Ok(0) => return Err(io::Error::from(io::ErrorKind::WriteZero)),
-            Ok(n) => {
-                offset += n as u64;
-                bytes = bytes.get(n..).unwrap_or_default();
-            }
-            Err(Errno::INTR) => {}
-            Err(e) => return Err(e.into()),
-        }
-    }
     Ok(())
 }
 

@@ -2,7 +2,8 @@
 
 use super::{Applier, Fault, Target, errno, set_mtime};
 use crate::op::{Kind, Op, Owner, RelPath, Time};
-use crate::salvage::{remove_tree, write_all};
+use crate::pieces;
+use crate::salvage::remove_tree;
 use crate::tree::{self, Place};
 use rustix::fs::{AtFlags, FallocateFlags, FileType, Gid, Mode, OFlags, RenameFlags, Uid, XattrFlags};
 use rustix::io::Errno;
@@ -109,7 +110,7 @@ impl Applier {
             Op::Write { dir, path, ino, offset, mtime } => {
                 let file = self.file(*dir, path, *ino)?;
                 self.guard_content(*dir, path, &file)?;
-                write_all(&file, *offset, payload)?;
+                pieces::write_all(&file, *offset, payload)?;
                 set_mtime(Place::Fd(file.as_fd()), *mtime)
             }
             Op::SetAttr { dir, path, ino, mode, uid, gid, size, atime, mtime } => {

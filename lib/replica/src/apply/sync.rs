@@ -8,8 +8,9 @@
 use super::live::{New, make, set_owner_and_mode};
 use super::{Applied, Applier, Fault, set_mtime};
 use crate::op::{Entry, Kind, RelPath};
+use crate::pieces;
 use crate::resync::ask::{Answer, FileAnswer, Item, MAX_BLOCKS, MAX_ITEMS, pack};
-use crate::salvage::{remove_tree, write_all};
+use crate::salvage::remove_tree;
 use crate::tree::{self, BLOCK, EMPTY, Meta, Place};
 use crate::verify::Question;
 use rustix::fs::{AtFlags, FallocateFlags, OFlags, Stat};
@@ -206,7 +207,7 @@ impl Applier {
     ) -> Result<(), Fault> {
         let file = self.file(dir, path, ino)?;
         self.guard_content(dir, path, &file)?;
-        Ok(write_all(&file, offset, bytes)?)
+        Ok(pieces::write_all(&file, offset, bytes)?)
     }
 
     pub(super) fn sync_zero(
@@ -232,7 +233,7 @@ impl Applier {
                 let mut at = offset;
                 while at < end {
                     let part = (end - at).min(BLOCK);
-                    write_all(&file, at, zeros.get(..part as usize).unwrap_or_default())?;
+                    pieces::write_all(&file, at, zeros.get(..part as usize).unwrap_or_default())?;
                     at += part;
                 }
                 Ok(())

@@ -142,13 +142,13 @@ impl Core {
             if flags & WRITE_KILL_SUIDGID != 0 {
                 self.drop_privileges(&handle.fd, ino, path.clone())?;
             }
-            let count = match write_all(&handle, data, offset) {
-                Ok(count) => count,
-                Err(errno) => {
+            let count = match pieces::write(&handle.fd, offset, data) {
+                (0, Some(errno)) => {
                     // A write that finds no space has changed the time.
                     self.record_time(&handle.fd, path)?;
                     return Err(errno);
                 }
+                (count, _) => count,
             };
             let op = match path {
                 Some(path) => {
@@ -259,20 +259,4 @@ impl Core {
         }
         Ok(position.map_or_else(|| Outcome::Reply(Body::new()), |p| Outcome::After(p, Body::new())))
     }
-}
-
-/// Writes as much as possible; an error only when nothing was written.
-fn write_all(handle: &Handle, data: &[u8], offset: u64) -> Result<usize, Errno> {
-    let mut count = 0;
-    while count < data.len() {
-        let piece = pieces::first(data.get(count..).unwrap_or_default());
-        match rustix::io::pwrite(&handle.fd, piece, offset + count as u64) {
-            Ok(0) => break,
-            Ok(n) => count += n,
-            Err(Errno::INTR) => {}
-            Err(_) if count > 0 => break,
-            Err(errno) => return Err(errno),
-        }
-    }
-    Ok(count)
 }

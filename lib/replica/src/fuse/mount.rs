@@ -38,11 +38,21 @@ pub fn mount(fuse: BorrowedFd<'_>, path: &Path, beneath: BorrowedFd<'_>) -> io::
     Ok(nix::mount::mount(Some(path), path, Some(TYPE), flags, Some(data.as_str()))?)
 }
 
-/// Whether the connection behind this descriptor still exists.
-pub fn connected(fuse: BorrowedFd<'_>) -> bool {
+/// What can be said of the connection behind this descriptor without waiting.
+fn look(fuse: BorrowedFd<'_>) -> Option<PollFlags> {
     let mut fds = [PollFd::from_borrowed_fd(fuse, PollFlags::IN)];
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-    rustix::event::poll(&mut fds, Some(&now)).is_ok() && !fds[0].revents().intersects(PollFlags::ERR | PollFlags::NVAL)
+    rustix::event::poll(&mut fds, Some(&now)).is_ok().then(|| fds[0].revents())
+}
+
+/// Whether the connection behind this descriptor still exists.
+pub fn connected(fuse: BorrowedFd<'_>) -> bool {
+    look(fuse).is_some_and(|seen| !seen.intersects(PollFlags::ERR | PollFlags::NVAL))
+}
+
+/// Whether a request is there to be read.
+pub fn has_request(fuse: BorrowedFd<'_>) -> bool {
+    look(fuse).is_some_and(|seen| seen.contains(PollFlags::IN))
 }
 
 /// How many of our mounts lie over exactly this path.

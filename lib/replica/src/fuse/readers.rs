@@ -427,7 +427,8 @@ mod tests {
             let (told, turns) = channel();
             let arrived = Arc::new(std::sync::Barrier::new(3));
             // Nobody can park while this is held, so nobody sees that the others do.
-            let held = readers.state();
+            let mut held = readers.state();
+            held.threads = 2;
             for _ in 0..2 {
                 let (readers, told, arrived) = (Arc::clone(&readers), told.clone(), Arc::clone(&arrived));
                 std::thread::spawn(move || {
@@ -437,8 +438,6 @@ mod tests {
             }
             arrived.wait();
             std::thread::yield_now();
-            let mut held = held;
-            held.threads = 2;
             drop(held);
             let first = turns.recv_timeout(PATIENCE).expect("nobody reads");
             assert!(matches!(first, Turn::Read | Turn::StartAndRead), "{first:?}");

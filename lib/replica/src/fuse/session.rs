@@ -13,6 +13,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use rustix::io::Errno;
 
 use super::abi::{self, Body, Call, Header, flag};
+use super::mount;
 use super::readers::{Readers, Turn};
 use super::slots::{Pool, Progress, Slot};
 use super::umask;
@@ -172,7 +173,7 @@ impl Session {
                 Turn::End => break,
             }
             let mut slot = self.pool.take();
-            match self.readers.read(|| self.request_is_there(), || slot.fill(self.fuse.as_fd())) {
+            match self.readers.read(|| mount::has_request(self.fuse()), || slot.fill(self.fuse())) {
                 Ok(n) if n > 0 => self.take_up(slot, false, &mut scratch),
                 // Interrupted: by a signal, or because the application gave up before we saw the request.
                 Err(Errno::INTR | Errno::AGAIN | Errno::NOENT) => slot.unused(),
@@ -192,12 +193,6 @@ impl Session {
         self.readers.gone();
         drop(parking);
         self.unparked.notify_all();
-    }
-
-    fn request_is_there(&self) -> bool {
-        let mut fds = [rustix::event::PollFd::new(&self.fuse, rustix::event::PollFlags::IN)];
-        rustix::event::poll(&mut fds, Some(&rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 }))
-            .is_ok_and(|ready| ready > 0)
     }
 
     fn parking(&self) -> MutexGuard<'_, Parking> {

@@ -117,15 +117,11 @@ impl Data<'_> {
                 });
                 result
             }
-            Ok(_) => {
+            Err(e) if !is_elsewhere(&e) => Err(disk(dir, &change.path, e)),
+            _ => {
                 self.lost.insert((dir, ino), change.blocks);
                 Ok(())
             }
-            Err(e) if is_elsewhere(&e) => {
-                self.lost.insert((dir, ino), change.blocks);
-                Ok(())
-            }
-            Err(e) => Err(disk(dir, &change.path, e)),
         }
     }
 
