@@ -42,7 +42,7 @@ impl fmt::Display for Change {
 /// Elements below `<service>` whose whole content is dynamic.
 const DYNAMIC: [&str; 4] = ["heart", "user", "errd", "check"];
 const DYNAMIC_SERVICE: [&str; 5] = ["boot", "boot_delay", "maxloop", "loop_interval", "automatic_reboot"];
-const DYNAMIC_RFS: [&str; 4] = ["async", "nbrei", "reitimeout", "reidetail"];
+const DYNAMIC_RFS: [&str; 5] = ["async", "nbrei", "reitimeout", "reidetail", "cpulatency"];
 
 /// All differences, with macros expanded and defaults filled in. Order of elements of one kind is a difference, too.
 pub fn changes(old: &Module, new: &Module) -> Vec<Change> {
@@ -169,6 +169,31 @@ mod tests {
                 "",
                 "<user/><rfs async=\"none\"><replicated dir=\"/a\"/></rfs>",
                 "service/rfs async: \"second\" becomes \"none\"",
+            ),
+            (
+                "",
+                "<user/><rfs reidetail=\"on\"><replicated dir=\"/a\"/></rfs>",
+                "service/rfs reidetail: nothing becomes \"on\"",
+            ),
+            (
+                "",
+                "<user/><rfs syncdelta=\"5m\"><replicated dir=\"/a\"/></rfs>",
+                "! service/rfs syncdelta: nothing becomes \"5m\"",
+            ),
+            (
+                "",
+                "<user/><rfs syncat=\"1 0 * * *\"><replicated dir=\"/a\"/></rfs>",
+                "! service/rfs syncat: nothing becomes \"1 0 * * *\"",
+            ),
+            (
+                "",
+                "<user/><rfs scripts=\"on\"><replicated dir=\"/a\"/></rfs>",
+                "! service/rfs scripts: nothing becomes \"on\"",
+            ),
+            (
+                "",
+                "<user/><rfs cpulatency=\"off\"><replicated dir=\"/a\"/></rfs>",
+                "service/rfs cpulatency: nothing becomes \"off\"",
             ),
             ("", "<user/><rfs><replicated dir=\"/b\"/></rfs>", "! service/rfs/replicated /a is removed"),
             (

@@ -6,7 +6,8 @@ use crate::balancing::Group;
 use crate::duration::Unit;
 use crate::farm::Farm;
 use crate::model::{
-    Async, Boot, DefaultPrim, Errd, Heart, Mode, Module, Network, NotReplicated, Rfs, Sync, User, Vip, VirtualMac,
+    Async, Boot, CpuLatency, DefaultPrim, Errd, Heart, Mode, Module, Network, NotReplicated, Rfs, Sync, User, Vip,
+    VirtualMac,
 };
 use crate::vip::{mac_text, mask_of};
 use std::fmt::Write as _;
@@ -312,8 +313,22 @@ fn write_rfs(w: &mut Writer, rfs: &Rfs) {
     };
     let mut attributes =
         vec![("async", asynchronous.to_owned()), ("sync", sync.to_owned()), ("sendtimeout", seconds(rfs.send_timeout))];
+    if rfs.cpu_latency == CpuLatency::Off {
+        attributes.push(("cpulatency", "off".to_owned()));
+    }
     if let Some(limit) = rfs.rei_allowed_bandwidth_kbs {
         attributes.push(("reiallowedbw", limit.to_string()));
+    }
+    if let Some(delta) = rfs.sync_delta {
+        attributes.push(("syncdelta", Unit::Minutes.write(delta)));
+    }
+    if let Some(dates) = &rfs.sync_at {
+        attributes.push(("syncat", dates.to_string()));
+    }
+    for (name, on) in [("reidetail", rfs.rei_detail), ("scripts", rfs.scripts)] {
+        if on {
+            attributes.push((name, "on".to_owned()));
+        }
     }
     w.open("rfs", &attributes);
     if let Some(flow) = &rfs.flow {

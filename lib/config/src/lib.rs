@@ -42,7 +42,7 @@ pub use fields::placeholder as is_placeholder;
 pub use load::{check_file, load_cluster, load_module};
 pub use macros::Environment;
 pub use model::{
-    Async, Boot, DefaultPrim, Errd, Flow, HEART_PORT, Heart, Heartbeat, Interface, Mode, Module, Network,
+    Async, Boot, CpuLatency, DefaultPrim, Errd, Flow, HEART_PORT, Heart, Heartbeat, Interface, Mode, Module, Network,
     NotReplicated, Place, Proc, ProcAction, Replicated, Rfs, Service, Sync, User, Var, Vip, VirtualAddress, VirtualMac,
     rfs_port,
 };

@@ -218,6 +218,7 @@ impl Place {
 pub struct Rfs {
     pub asynchronous: Async,
     pub sync: Sync,
+    pub cpu_latency: CpuLatency,
     /// Silence of the replication stream after which the peer counts as lost.
     pub send_timeout: Duration,
     /// Limit of resynchronisation, KB/s.
@@ -253,6 +254,15 @@ pub enum Sync {
     Fsync,
     /// Every change.
     Write,
+}
+
+/// Whether idle processors are kept awake while a replicated directory is busy (`cpulatency`, our own attribute).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CpuLatency {
+    /// On virtual machines whose hypervisor has processors enough.
+    Auto,
+    Off,
 }
 
 /// `<flow>`.

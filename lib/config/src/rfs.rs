@@ -3,7 +3,7 @@
 use crate::diagnostic::{At, Diagnostics, Span, quoted};
 use crate::duration::Unit;
 use crate::fields::{Fields, no_children, unknown_child};
-use crate::model::{Async, Flow, Network, NotReplicated, Replicated, Rfs, Sync};
+use crate::model::{Async, CpuLatency, Flow, Network, NotReplicated, Replicated, Rfs, Sync};
 use crate::schedule::Schedule;
 use crate::service::servers;
 use crate::tree::Node;
@@ -41,6 +41,7 @@ pub(crate) fn read(element: &Node, found: &mut Diagnostics) -> Rfs {
     let mut f = Fields::new(element);
     let asynchronous = f.choice("async", &[("second", Async::Second), ("none", Async::None)], found);
     let sync = f.choice("sync", &[("fsync", Sync::Fsync), ("write", Sync::Write)], found);
+    let cpu_latency = f.choice("cpulatency", &[("auto", CpuLatency::Auto), ("off", CpuLatency::Off)], found);
     // Access control lists are always replicated: both values are kept.
     f.on_off("acl", found);
     let send_timeout = f.period("sendtimeout", Unit::Seconds, found);
@@ -58,6 +59,7 @@ pub(crate) fn read(element: &Node, found: &mut Diagnostics) -> Rfs {
     let mut rfs = Rfs {
         asynchronous: asynchronous.unwrap_or(Async::Second),
         sync: sync.unwrap_or(Sync::Fsync),
+        cpu_latency: cpu_latency.unwrap_or(CpuLatency::Auto),
         send_timeout: send_timeout.unwrap_or(Duration::from_secs(30)),
         rei_allowed_bandwidth_kbs: bandwidth.and_then(|n| u64::try_from(n).ok()),
         rei_detail: detail == Some(true),

@@ -1,7 +1,7 @@
 //! Are good files read as they mean, and bad ones refused with the right words at the right places?
 
 use config::{
-    Async, Cluster, DefaultPrim, Module, Network, NotReplicated, Place, Severity, Sync, check_file,
+    Async, Cluster, CpuLatency, DefaultPrim, Module, Network, NotReplicated, Place, Severity, Sync, check_file,
     check_module_against_cluster, links, parse_cluster, parse_module,
 };
 use std::fs;
@@ -100,6 +100,10 @@ fn everything_is_read() {
     let rfs = m.rfs.as_ref().unwrap();
     assert_eq!((rfs.asynchronous, rfs.sync), (Async::None, Sync::Write));
     assert_eq!(rfs.rei_allowed_bandwidth_kbs, Some(20_000));
+    assert_eq!(rfs.cpu_latency, CpuLatency::Off);
+    assert_eq!(rfs.sync_delta, Some(Duration::from_hours(2)));
+    assert_eq!(rfs.sync_at.as_ref().map(ToString::to_string).as_deref(), Some("1 0 * * *"));
+    assert!(rfs.rei_detail && rfs.scripts);
     assert_eq!(rfs.replicated[0].dir, "/srv/orders/data");
     assert_eq!(rfs.replicated[0].not_replicated[0], NotReplicated::Path("tmp".into()));
     assert!(!rfs.replicated[0].read_only && rfs.replicated[1].read_only);

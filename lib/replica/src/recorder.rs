@@ -23,6 +23,9 @@ pub enum Admission {
 
 /// What the engine offers to the front. Every method is called from several threads and none waits for the peer.
 pub trait Recorder: Send + Sync {
+    /// A request of whatever kind is here.
+    fn asked(&self) {}
+
     /// Asked before a change touches the disk, with the payload's size. `Go` also holds back a freeze until the matching
     /// [`Recorder::leave`]: between the two, the change is applied and recorded, or failed and not recorded.
     fn enter(&self, bytes: usize) -> Admission;

@@ -243,6 +243,16 @@ fn failures_are_returned_and_not_recorded() {
 }
 
 #[test]
+fn the_kernel_reads_further_ahead_than_it_would_by_itself() {
+    let m = mounted();
+    // Answered after the first request of all, with which the kernel learns how far it may.
+    let device = fs::metadata(&m.path).unwrap().dev();
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    let setting = fs::read_to_string(format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb")).unwrap();
+    assert_eq!(setting.trim(), "512");
+}
+
+#[test]
 fn large_directories_and_deep_paths() {
     let m = mounted();
     let mut deep = m.path.clone();

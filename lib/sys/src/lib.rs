@@ -14,6 +14,7 @@ macro_rules! warn {
 pub mod bounded;
 pub mod clock;
 pub mod commands;
+pub mod cpu_latency;
 pub mod failure;
 pub mod files;
 pub mod lines;

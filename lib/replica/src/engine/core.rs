@@ -9,7 +9,8 @@ use super::gate::Gate;
 use super::latency::Latency;
 use super::lease::Lease;
 use super::report::{Peer, Report, Reporter, Role, Snapshot};
-use super::spec::{Failure, Spec};
+use super::spec::{CpuLatency, Failure, Spec};
+use super::wakeful::Wakeful;
 use super::window::{Whose, Window};
 use crate::activity::{Activity, Worth};
 use crate::op::Op;
@@ -94,6 +95,7 @@ pub struct Core {
     pub lease: Lease,
     pub outlet: Outlet,
     pub activity: Activity,
+    pub wakeful: Wakeful,
     flow: Mutex<Flow>,
     /// Acknowledgements, room in the ring, losses.
     pub changed: Condvar,
@@ -175,6 +177,7 @@ impl Core {
         };
         Self {
             lease: Lease::new(spec.lease),
+            wakeful: Wakeful::new(spec.cpu_latency == CpuLatency::Auto),
             spec,
             gate: Gate::closed(),
             outlet: Outlet::default(),

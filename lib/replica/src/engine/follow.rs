@@ -421,6 +421,7 @@ impl Session {
                 return Ok(());
             }
             let received = line.fill()?;
+            self.core.wakeful.pass();
             self.core.bytes_received.fetch_add(received as u64, SeqCst);
         }
     }

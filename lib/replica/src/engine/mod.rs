@@ -26,6 +26,7 @@ mod serve;
 pub mod spec;
 mod tick;
 pub mod verify;
+mod wakeful;
 mod window;
 
 use self::block::{Block, boot_id};

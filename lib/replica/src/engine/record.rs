@@ -114,6 +114,10 @@ impl Recorder for Core {
         self.answer([(position, reply)]);
     }
 
+    fn asked(&self) {
+        self.wakeful.pass();
+    }
+
     fn every_change_waits(&self) -> bool {
         self.spec.synchronous == Synchronous::Write
     }

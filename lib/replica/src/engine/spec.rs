@@ -50,6 +50,17 @@ pub enum Synchronous {
     Write,
 }
 
+/// Whether idle processors are kept awake between the requests of a busy application.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CpuLatency {
+    /// On virtual machines whose hypervisor has processors enough.
+    #[default]
+    Auto,
+    /// Never.
+    Off,
+}
+
 /// The file behind `--spec`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spec {
@@ -67,6 +78,8 @@ pub struct Spec {
     pub asynchronous: Asynchronous,
     #[serde(default, rename = "sync")]
     pub synchronous: Synchronous,
+    #[serde(default)]
+    pub cpu_latency: CpuLatency,
     pub state_dir: PathBuf,
     /// Longest time without an answer of a secondary that is alive.
     #[serde(default = "send_timeout")]

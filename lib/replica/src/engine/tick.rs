@@ -33,6 +33,7 @@ pub fn run(core: &Core) {
     while !core.stopping.load(SeqCst) {
         std::thread::sleep(TICK);
         core.outlet.ping_if_idle(Duration::from_millis(800));
+        core.wakeful.look();
         core.push();
         core.resume_parked();
         deadline(core);

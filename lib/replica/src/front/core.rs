@@ -333,6 +333,7 @@ impl Core {
 
 impl Handler for Core {
     fn handle(&self, session: &Arc<Session>, request: &Request, call: Call<'_>, scratch: &mut Vec<u8>) -> Outcome {
+        self.recorder.asked();
         let node = request.header.nodeid;
         if abi::changes(request.header.opcode) {
             act_as(&request.header);

@@ -259,7 +259,8 @@ impl Session {
         let flags = flags & flag::WANTED;
         self.pool.set_negotiated(flags);
         let mut body = Body::new();
-        body.init_out(minor.min(OUR_MINOR), max_readahead, flags);
+        // The kernel takes the lesser of this and of what [`mount::mount`] allowed it.
+        body.init_out(minor.min(OUR_MINOR), max_readahead.max(mount::READ_AHEAD), flags);
         Outcome::Reply(body)
     }
 

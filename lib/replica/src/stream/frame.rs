@@ -3,11 +3,11 @@
 //! `{"n":17,"len":4096,"op":"write",…}\n` followed by `len` bytes. A frame carries either an operation (`op`, with its position
 //! in `n`) or a control message (`ctl`, `n` is 0). Both directions of a connection use this form, inside the encrypted channel.
 
+use super::header::{Header, What};
 use super::message::Control;
 use crate::op::Op;
 use crate::recorder::Position;
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 
 /// Longest header line, with its newline: two paths of 4096 bytes with every byte escaped (a rename) fit.
 pub const MAX_HEADER: usize = 32 * 1024;
@@ -44,15 +44,12 @@ pub struct Frame<'a> {
     pub payload: &'a [u8],
 }
 
+/// As much of a header as is needed to get past its frame.
 #[derive(Deserialize)]
 struct Head {
     n: Position,
     #[serde(default)]
     len: u64,
-    #[serde(default)]
-    op: Option<IgnoredAny>,
-    #[serde(default)]
-    ctl: Option<IgnoredAny>,
 }
 
 /// Length of a frame's header and payload, and its position, without decoding the body.
@@ -100,20 +97,32 @@ pub fn put_control(out: &mut Vec<u8>, control: &Control, payload: &[u8]) -> Resu
 
 /// Where the first frame of `bytes` ends. None: more bytes are needed.
 pub fn extent(bytes: &[u8]) -> Result<Option<Extent>, FrameError> {
-    Ok(head(bytes)?.map(|(e, _)| e))
+    let Some(line) = header_line(bytes)? else { return Ok(None) };
+    let Head { n, len } = serde_json::from_slice(line)?;
+    Ok(Some(Extent { n, header: line.len() + 1, payload: payload(len)? }))
 }
 
-fn head(bytes: &[u8]) -> Result<Option<(Extent, Head)>, FrameError> {
+/// The first line of `bytes`, without its newline. None: more bytes are needed.
+fn header_line(bytes: &[u8]) -> Result<Option<&[u8]>, FrameError> {
     let window = bytes.get(..MAX_HEADER).unwrap_or(bytes);
-    let Some(end) = window.iter().position(|b| *b == b'\n') else {
-        return if window.len() == MAX_HEADER { Err(FrameError::HeaderTooLong) } else { Ok(None) };
-    };
-    let head: Head = serde_json::from_slice(bytes.get(..end).unwrap_or_default())?;
-    if head.len > MAX_PAYLOAD as u64 {
-        return Err(FrameError::PayloadTooLong(head.len));
+    match memchr::memchr(b'\n', window) {
+        Some(end) => Ok(window.get(..end)),
+        None if window.len() == MAX_HEADER => Err(FrameError::HeaderTooLong),
+        None => Ok(None),
     }
-    let extent = Extent { n: head.n, header: end + 1, payload: usize::try_from(head.len).unwrap_or(MAX_PAYLOAD) };
-    Ok(Some((extent, head)))
+}
+
+fn payload(len: u64) -> Result<usize, FrameError> {
+    usize::try_from(len).ok().filter(|len| *len <= MAX_PAYLOAD).ok_or(FrameError::PayloadTooLong(len))
+}
+
+/// A header that was read, and where its frame ends in the buffer.
+struct Begun {
+    n: Position,
+    body: Body,
+    /// Where the payload begins, and its length.
+    start: usize,
+    payload: usize,
 }
 
 /// Takes frames out of bytes as they arrive.
@@ -121,8 +130,8 @@ fn head(bytes: &[u8]) -> Result<Option<(Extent, Head)>, FrameError> {
 pub struct Decoder {
     buffer: Vec<u8>,
     at: usize,
-    /// The extent of the frame at `at` when its payload is not complete yet: spares parsing its header again.
-    pending: Option<Extent>,
+    /// The frame at `at`, whose payload is not complete yet; `start` counts from `at`.
+    begun: Option<Begun>,
 }
 
 impl Decoder {
@@ -146,29 +155,34 @@ impl Decoder {
     /// The next complete frame.
     pub fn next_frame(&mut self) -> Result<Option<Frame<'_>>, FrameError> {
         let rest = self.buffer.get(self.at..).unwrap_or_default();
-        if let Some(extent) = self.pending
-            && rest.len() < extent.header + extent.payload
-        {
-            return Ok(None);
-        }
-        let Some((extent, head)) = head(rest)? else { return Ok(None) };
-        if rest.len() < extent.header + extent.payload {
-            self.pending = Some(extent);
-            return Ok(None);
-        }
-        self.pending = None;
-        let line = rest.get(..extent.header - 1).unwrap_or_default();
-        let body = if head.op.is_some() {
-            Body::Op(serde_json::from_slice(line)?)
-        } else if head.ctl.is_some() {
-            Body::Control(serde_json::from_slice(line)?)
-        } else {
-            return Err(FrameError::Empty);
+        let begun = match self.begun.take() {
+            Some(begun) => begun,
+            None => match header_line(rest)? {
+                Some(line) => begin(line)?,
+                None => return Ok(None),
+            },
         };
-        let start = self.at + extent.header;
-        self.at = start + extent.payload;
-        Ok(Some(Frame { n: extent.n, body, payload: self.buffer.get(start..self.at).unwrap_or_default() }))
+        let end = begun.start + begun.payload;
+        if rest.len() < end {
+            self.begun = Some(begun);
+            return Ok(None);
+        }
+        let Begun { n, body, start, .. } = begun;
+        let (start, end) = (self.at + start, self.at + end);
+        self.at = end;
+        Ok(Some(Frame { n, body, payload: self.buffer.get(start..end).unwrap_or_default() }))
     }
+}
+
+fn begin(line: &[u8]) -> Result<Begun, FrameError> {
+    let Header { n, len, what } = serde_json::from_slice(line)?;
+    let payload = payload(len)?;
+    let body = match what {
+        What::Op(op) => Body::Op(op),
+        What::Control => Body::Control(serde_json::from_slice(line)?),
+        What::Nothing => return Err(FrameError::Empty),
+    };
+    Ok(Begun { n, body, start: line.len() + 1, payload })
 }
 
 #[cfg(test)]
