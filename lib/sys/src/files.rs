@@ -54,11 +54,21 @@ pub fn create_new(path: &Path, mode: u32, fill: impl FnOnce(&File) -> io::Result
     let mut options = OpenOptions::new();
     options.read(true).write(true).mode(mode);
     let unnamed = options.clone().custom_flags(libc::O_TMPFILE).open(parent(path));
+    create_from(unnamed, path, &options, fill)
+}
+
+/// `unnamed`: the file without a name that becomes `path`, or why there is none.
+fn create_from(
+    unnamed: io::Result<File>,
+    path: &Path,
+    options: &OpenOptions,
+    fill: impl FnOnce(&File) -> io::Result<()>,
+) -> io::Result<()> {
     let (file, temporary) = match unnamed {
         Ok(file) => (file, None),
         Err(e) if matches!(e.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EISDIR | libc::EINVAL)) => {
             let name = temporary_name(path)?;
-            (options.create_new(true).custom_flags(libc::O_NOFOLLOW).open(&name)?, Some(name))
+            (options.clone().create_new(true).custom_flags(libc::O_NOFOLLOW).open(&name)?, Some(name))
         }
         Err(e) => return Err(e),
     };
@@ -195,6 +205,42 @@ mod tests {
             (b"whole".to_vec(), b"first".to_vec())
         );
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn where_all_files_have_names_a_new_one_has_another_until_it_is_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).mode(0o640);
+        let names = || -> Vec<_> {
+            std::fs::read_dir(dir.path())
+                .unwrap()
+                .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+                .collect()
+        };
+        for refusal in [libc::EOPNOTSUPP, libc::EISDIR, libc::EINVAL] {
+            let none = || Err(io::Error::from_raw_os_error(refusal));
+            let path = dir.path().join(refusal.to_string());
+            let failed = create_from(none(), &path, &options, |mut file| {
+                file.write_all(b"half")?;
+                assert!(names().len() == 1 && !path.exists());
+                Err(io::Error::other("no more"))
+            });
+            assert_eq!((failed.unwrap_err().to_string(), names().len()), ("no more".into(), 0));
+            create_from(none(), &path, &options, |mut file| file.write_all(b"whole")).unwrap();
+            assert_eq!((std::fs::read(&path).unwrap(), names()), (b"whole".to_vec(), vec![refusal.to_string()]));
+            let late = create_from(none(), &path, &options, |mut file| file.write_all(b"other"));
+            assert_eq!(late.unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+            assert_eq!((std::fs::read(&path).unwrap(), names().len()), (b"whole".to_vec(), 1));
+            std::fs::remove_file(&path).unwrap();
+        }
+        let full = create_from(
+            Err(io::Error::from_raw_os_error(libc::ENOSPC)),
+            &dir.path().join("full"),
+            &options,
+            |_| Ok(()),
+        );
+        assert_eq!((full.unwrap_err().raw_os_error(), names().len()), (Some(libc::ENOSPC), 0));
     }
 
     #[test]
