@@ -1,8 +1,9 @@
 //! What is an arbiter? Each kind is one file beside this one.
 
 use crate::spec::{Kind, Spec};
-use crate::{Failure, etcd, none, ping};
+use crate::{etcd, none, ping};
 use automaton::arbitration::{Answer, Request};
+use sys::failure::Failure;
 
 /// One witness or endpoint, for people.
 pub(crate) struct Part {

@@ -3,7 +3,7 @@
 //! Facts: <https://etcd.io/docs/v3.5/dev-guide/api_grpc_gateway/>. Keys, values and 64-bit numbers are strings there (base64, decimal), and members
 //! with the value of a type's default are left out. A range request is linearizable unless it says otherwise.
 
-use crate::Failure;
+use crate::ARBITER;
 use crate::arbiter::{Arbiter, Part, unreachable};
 use crate::http::{Client, Credentials};
 use crate::spec::Etcd;
@@ -13,6 +13,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
+use sys::failure::Failure;
 
 /// A record is some hundred bytes.
 const RECORD_MAX: usize = 16 * 1024;
@@ -35,7 +36,7 @@ impl Store {
         let credentials = Credentials { ca: spec.ca.as_deref(), cert: spec.cert.as_ref(), key: spec.cert_key.as_ref() };
         let attempt = Duration::from_millis(spec.attempt_ms);
         Ok(Self {
-            client: Client::new(&credentials, attempt).map_err(Failure::arbiter)?,
+            client: Client::new(&credentials, attempt).map_err(|e| Failure::new(ARBITER, e))?,
             endpoints: spec.endpoints.iter().map(|e| e.trim_end_matches('/').to_owned()).collect(),
             good: 0,
             key: BASE64.encode(&spec.key),

@@ -13,6 +13,11 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+/// Exit code: the arbiter does not answer, or not as an arbiter does.
+const ARBITER: u8 = 2;
+/// Exit code: the record belongs to somebody else.
+const OTHERS: u8 = 3;
+
 const EXITS: &str = "Exit codes:
   0    done; show: there is a record; test: the arbiter can be used
   1    show: there is no record of this module; test: no witness or endpoint answered
@@ -93,37 +98,11 @@ pub fn command() -> clap::Command {
     Cli::command()
 }
 
-/// Why the command ends with another status than 0.
-#[derive(Debug)]
-pub(crate) struct Failure {
-    pub code: u8,
-    pub text: String,
-}
-
-impl Failure {
-    fn usage(text: impl ToString) -> Self {
-        Self { code: 100, text: text.to_string() }
-    }
-
-    fn arbiter(text: impl ToString) -> Self {
-        Self { code: 2, text: text.to_string() }
-    }
-
-    fn system(what: &str, error: impl std::fmt::Display) -> Self {
-        Self { code: 111, text: format!("{what}: {error}") }
-    }
-}
-
 /// Parses the arguments, runs, and translates the outcome into an exit code.
 pub fn main() -> ExitCode {
-    complete::answer(command);
-    let cli = match Cli::try_parse() {
+    let cli: Cli = match complete::arguments() {
         Ok(cli) => cli,
-        Err(error) => {
-            // Nobody reads our words: the exit code still tells.
-            let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { 100 } else { 0 });
-        }
+        Err(code) => return code,
     };
     let result = match cli.verb {
         Verb::Run(args) => run::run(&args.spec).map(|()| 0),
@@ -141,7 +120,7 @@ pub fn main() -> ExitCode {
     match result {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
-            sys::warn!("sk-arbiter: {}", failure.text);
+            sys::warn!("sk-arbiter: {}", failure.message);
             ExitCode::from(failure.code)
         }
     }

@@ -2,10 +2,11 @@
 
 use crate::arbiter::{self, Arbiter};
 use crate::spec::Spec;
-use crate::{Failure, Which};
+use crate::{ARBITER, OTHERS, Which};
 use automaton::arbitration::{Answer, Record, Request};
 use serde_json::json;
 use std::io::Write as _;
+use sys::failure::Failure;
 
 fn spec(which: &Which) -> Result<Spec, Failure> {
     let path = match (&which.spec, &which.module) {
@@ -31,9 +32,9 @@ fn say(line: &str) {
 fn read(arbiter: &mut dyn Arbiter) -> Result<(u64, Option<Record>), Failure> {
     match arbiter.ask(&Request::Read) {
         Answer::Found { revision, record } => Ok((revision, record)),
-        Answer::Unreachable { reason } => Err(Failure::arbiter(reason)),
-        Answer::Strange { reason, .. } => Err(Failure::arbiter(format!("the record is unreadable: {reason}"))),
-        Answer::Reached | Answer::Swapped { .. } => Err(Failure::arbiter("an answer to another question")),
+        Answer::Unreachable { reason } => Err(Failure::new(ARBITER, reason)),
+        Answer::Strange { reason, .. } => Err(Failure::new(ARBITER, format!("the record is unreadable: {reason}"))),
+        Answer::Reached | Answer::Swapped { .. } => Err(Failure::new(ARBITER, "an answer to another question")),
     }
 }
 
@@ -85,10 +86,8 @@ pub(crate) fn release(which: &Which, owner: &str, as_json: bool) -> Result<u8, F
     let mut arbiter = arbiter::open(&spec)?;
     let (expect, record) = read(&mut *arbiter)?;
     let Some(record) = record.filter(|r| r.owner == owner) else {
-        return Err(Failure {
-            code: 3,
-            text: format!("the record does not name {owner} as the owner of {}; look at it with show", spec.module),
-        });
+        let reason = format!("the record does not name {owner} as the owner of {}; look at it with show", spec.module);
+        return Err(Failure::new(OTHERS, reason));
     };
     // Leases that the owner may still hold are waited for, as with any record.
     let record = Record { owner: String::new(), by: "operator".to_owned(), life: 0, turn: 0, ..record };
@@ -101,13 +100,10 @@ pub(crate) fn release(which: &Which, owner: &str, as_json: bool) -> Result<u8, F
             }
             Ok(0)
         }
-        Answer::Unreachable { reason } => Err(Failure::arbiter(reason)),
-        _ => Err(Failure {
-            code: 3,
-            text: format!(
-                "the record of {} was changed meanwhile: it runs somewhere; stop it on both nodes",
-                spec.module
-            ),
-        }),
+        Answer::Unreachable { reason } => Err(Failure::new(ARBITER, reason)),
+        _ => Err(Failure::new(
+            OTHERS,
+            format!("the record of {} was changed meanwhile: it runs somewhere; stop it on both nodes", spec.module),
+        )),
     }
 }

@@ -1,11 +1,11 @@
 //! Questions from the standard input, answers to the standard output, one after the other.
 
-use crate::Failure;
 use crate::arbiter::{self, unreachable};
 use crate::spec::Spec;
 use automaton::arbitration::{Answer, Request};
 use serde::Serialize;
 use std::path::Path;
+use sys::failure::Failure;
 use wire::Emitter;
 use wire::lines::{EmitError, Messages};
 
@@ -24,7 +24,7 @@ pub(crate) fn run(path: &Path) -> Result<(), Failure> {
     // What is wrong with certificates or the password is the answer to every question: it can be mended while this runs.
     let mut opened = arbiter::open(&spec);
     if let Err(failure) = &opened {
-        sys::warn!("sk-arbiter: {}", failure.text);
+        sys::warn!("sk-arbiter: {}", failure.message);
     }
     for message in Messages::new(std::io::stdin()) {
         let message = match message {
@@ -46,7 +46,7 @@ pub(crate) fn run(path: &Path) -> Result<(), Failure> {
         }
         let answer = match opened.as_mut() {
             Ok(arbiter) => arbiter.ask(&request),
-            Err(failure) => unreachable(&failure.text),
+            Err(failure) => unreachable(&failure.message),
         };
         match emitter.emit("answer", &Answered { id, answer: &answer }) {
             Err(EmitError::Closed) => break,

@@ -1,8 +1,8 @@
 //! What does the runner say about the arbiter?
 
-use crate::Failure;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
+use sys::failure::Failure;
 
 const LIMIT: u64 = 1 << 20;
 

@@ -166,14 +166,9 @@ pub fn command() -> clap::Command {
 
 /// Parses the arguments, runs, and translates the outcome into an exit code.
 pub fn main() -> ExitCode {
-    complete::answer(command);
-    let cli = match Cli::try_parse() {
+    let cli: Cli = match complete::arguments() {
         Ok(cli) => cli,
-        Err(error) => {
-            // Nobody reads our words: the exit code still tells.
-            let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { 100 } else { 0 });
-        }
+        Err(code) => return code,
     };
     let result = match cli.verb {
         Verb::Run(args) => run::run(&args.spec).map(|()| 0),
@@ -195,7 +190,7 @@ pub fn main() -> ExitCode {
     match result {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
-            sys::warn!("sk-check: {}", failure.text);
+            sys::warn!("sk-check: {}", failure.message);
             ExitCode::from(failure.code)
         }
     }

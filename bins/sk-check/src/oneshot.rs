@@ -1,6 +1,5 @@
 //! Is it up, now, once? For shells and cron.
 
-use crate::Failure;
 use crate::cli::Common;
 use crate::probe::local::Local;
 use crate::probe::{Outcome, Prober, local};
@@ -12,6 +11,7 @@ use std::io::{self, Write};
 use std::net::IpAddr;
 use std::time::Duration;
 use sys::clock::monotonic_ms;
+use sys::failure::Failure;
 
 /// One probe over the network.
 pub(crate) fn probe(kind: &str, name: &str, target: &Target, common: &Common) -> Result<u8, Failure> {
@@ -35,9 +35,7 @@ pub(crate) fn probe(kind: &str, name: &str, target: &Target, common: &Common) ->
     let took = monotonic_ms().saturating_sub(began);
     match outcome {
         Some(Ok(_)) => tell(kind, name, None, Some(took), common.json),
-        Some(Err(trouble)) if trouble.own => {
-            Err(Failure { code: 111, text: format!("{kind} {name}: {}", trouble.reason) })
-        }
+        Some(Err(trouble)) if trouble.own => Err(Failure::system(format!("{kind} {name}"), &trouble.reason)),
         Some(Err(trouble)) => tell(kind, name, Some(&trouble.reason), Some(took), common.json),
         None => Ok(1),
     }

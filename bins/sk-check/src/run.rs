@@ -1,6 +1,5 @@
 //! Which checkers run now, when is each probed, and who is told?
 
-use crate::Failure;
 use crate::custom::{Custom, Happened};
 use crate::probe::{Outcome, Prober, local};
 use crate::spec::{Spec, Target};
@@ -15,6 +14,7 @@ use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::path::Path;
 use std::time::Duration;
 use sys::clock::monotonic_ms;
+use sys::failure::Failure;
 use wire::lines::{EmitError, LineBuffer, LineError};
 use wire::{Emitter, Message};
 

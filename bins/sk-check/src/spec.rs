@@ -1,10 +1,10 @@
 //! What shall be checked, how often, and by whom?
 
-use crate::Failure;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use sys::failure::Failure;
 
 const SPEC_LIMIT: u64 = 4 * 1024 * 1024;
 
@@ -80,9 +80,9 @@ const fn five_seconds() -> u64 {
 impl Spec {
     pub fn load(path: &Path) -> Result<Self, Failure> {
         let text = sys::files::read_bounded(path, SPEC_LIMIT)
-            .map_err(|e| Failure::spec(format!("cannot read {}: {e}", path.display())))?;
+            .map_err(|e| Failure::specification(format!("cannot read {}: {e}", path.display())))?;
         let spec: Self =
-            serde_json::from_slice(&text).map_err(|e| Failure::spec(format!("{}: {e}", path.display())))?;
+            serde_json::from_slice(&text).map_err(|e| Failure::specification(format!("{}: {e}", path.display())))?;
         for checker in &spec.checkers {
             let wrong = if checker.interval_ms == 0 || checker.timeout_ms == 0 {
                 "`interval_ms` and `timeout_ms` must be at least 1"
@@ -91,7 +91,7 @@ impl Spec {
             } else {
                 continue;
             };
-            return Err(Failure::spec(format!("{}: {}: {wrong}", path.display(), checker.name)));
+            return Err(Failure::specification(format!("{}: {}: {wrong}", path.display(), checker.name)));
         }
         Ok(spec)
     }

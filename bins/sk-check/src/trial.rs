@@ -1,7 +1,6 @@
 //! What does a custom checker report when no module runs? Its `safekit set` is answered here, by a control socket of a module
 //! that exists only for the trial.
 
-use crate::Failure;
 use crate::cli::Custom as Arguments;
 use crate::custom::{Custom, Happened};
 use crate::oneshot::print;
@@ -13,6 +12,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use sys::clock::monotonic_ms;
+use sys::failure::{Failure, SYSTEM};
 use sys::roots::Roots;
 
 const MODULE: &str = "trial";
@@ -74,7 +74,7 @@ fn watch(arguments: &Arguments, custom: &mut Custom, listener: &UnixListener) ->
     loop {
         let now = monotonic_ms();
         if let Some(Happened::Failed { how, .. }) = custom.tick(now) {
-            return Err(Failure { code: 111, text: how });
+            return Err(Failure::new(SYSTEM, how));
         }
         if custom.end_fd().is_some() && custom.has_ended() {
             let how = match custom.ended(now) {

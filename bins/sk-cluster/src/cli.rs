@@ -1,7 +1,7 @@
 //! The command line: verbs, options, help.
 
 use crate::hosts::Hosts;
-use crate::{Failure, bundle, daemon, exit, keys, modules, on, report, roles, serve};
+use crate::{Failure, bundle, daemon, keys, modules, on, report, roles, serve};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use complete::outcome;
 use std::net::IpAddr;
@@ -198,11 +198,7 @@ pub fn main() -> ExitCode {
     complete::answer(command);
     let (cli, asked) = match outcome::parse::<Cli>(command()) {
         Ok(parsed) => parsed,
-        Err(error) => {
-            // Help and version are no errors; nothing can be done when even printing fails.
-            let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { exit::USAGE } else { 0 });
-        }
+        Err(error) => return complete::told(&error),
     };
     if asked.is_some() {
         sys::outcome::begin();

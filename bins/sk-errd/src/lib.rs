@@ -66,44 +66,18 @@ pub fn command() -> clap::Command {
     Cli::command()
 }
 
-/// Why the command ends with another status than 0.
-#[derive(Debug)]
-pub(crate) struct Failure {
-    code: u8,
-    text: String,
-}
-
-impl Failure {
-    fn spec(text: impl ToString) -> Self {
-        Self { code: 1, text: text.to_string() }
-    }
-
-    fn usage(text: impl ToString) -> Self {
-        Self { code: 100, text: text.to_string() }
-    }
-
-    fn system(what: &str, error: impl std::fmt::Display) -> Self {
-        Self { code: 111, text: format!("{what}: {error}") }
-    }
-}
-
 /// Parses the arguments, runs, and translates the outcome into an exit code.
 pub fn main() -> ExitCode {
-    complete::answer(command);
-    let cli = match Cli::try_parse() {
+    let cli: Cli = match complete::arguments() {
         Ok(cli) => cli,
-        Err(error) => {
-            // Nobody reads our words: the exit code still tells.
-            let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { 100 } else { 0 });
-        }
+        Err(code) => return code,
     };
     let result = match cli.verb {
         Verb::Run(args) => run::run(&args.spec).map(|()| ExitCode::SUCCESS),
         Verb::List(args) => list::list(&args).map(|found| ExitCode::from(u8::from(!found))),
     };
     result.unwrap_or_else(|failure| {
-        sys::warn!("sk-errd: {}", failure.text);
+        sys::warn!("sk-errd: {}", failure.message);
         ExitCode::from(failure.code)
     })
 }

@@ -1,9 +1,10 @@
 //! Which running processes would a configuration match?
 
+use crate::ListArgs;
 use crate::spec::Matcher;
-use crate::{Failure, ListArgs};
 use serde_json::json;
 use std::io::{self, Write};
+use sys::failure::Failure;
 
 /// Prints the matching processes; `false` when there are none.
 pub(crate) fn list(args: &ListArgs) -> Result<bool, Failure> {

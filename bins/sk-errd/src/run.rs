@@ -1,6 +1,5 @@
 //! When is the process table read, and who is told what was found?
 
-use crate::Failure;
 use crate::births::{Births, News};
 use crate::services::{Services, unit};
 use crate::spec::Spec;
@@ -14,6 +13,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 use std::time::Duration;
 use sys::clock::monotonic_ms;
+use sys::failure::Failure;
 use sys::pidfd::PidFd;
 use wire::lines::{EmitError, LineBuffer, LineError};
 use wire::{Emitter, Message};
@@ -70,7 +70,7 @@ pub(crate) fn run(path: &Path) -> Result<(), Failure> {
     let watches: Result<Vec<_>, _> = spec.processes.into_iter().map(Watch::new).collect();
     let mut watcher = Watcher {
         emitter: Emitter::new("sk-errd", &spec.node, &spec.module),
-        watches: watches.map_err(|e| Failure::spec(format!("{}: {e}", path.display())))?,
+        watches: watches.map_err(|e| Failure::specification(format!("{}: {e}", path.display())))?,
         always: spec.classes.into_iter().collect(),
         enabled: BTreeSet::new(),
         off: false,

@@ -1,9 +1,9 @@
 //! Which processes shall be watched, and how are they recognised?
 
-use crate::Failure;
 use regex::{Regex, RegexBuilder};
 use serde::Deserialize;
 use std::path::Path;
+use sys::failure::Failure;
 use sys::table::Process;
 
 const SPEC_LIMIT: u64 = 4 * 1024 * 1024;
@@ -62,11 +62,11 @@ fn minus_one() -> i64 {
 impl Spec {
     pub fn load(path: &Path) -> Result<Self, Failure> {
         let text = sys::files::read_bounded(path, SPEC_LIMIT)
-            .map_err(|e| Failure::spec(format!("cannot read {}: {e}", path.display())))?;
+            .map_err(|e| Failure::specification(format!("cannot read {}: {e}", path.display())))?;
         let spec: Self =
-            serde_json::from_slice(&text).map_err(|e| Failure::spec(format!("{}: {e}", path.display())))?;
+            serde_json::from_slice(&text).map_err(|e| Failure::specification(format!("{}: {e}", path.display())))?;
         if spec.poll_ms == 0 {
-            return Err(Failure::spec(format!("{}: `poll_ms` must be at least 1", path.display())));
+            return Err(Failure::specification(format!("{}: `poll_ms` must be at least 1", path.display())));
         }
         Ok(spec)
     }

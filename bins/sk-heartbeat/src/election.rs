@@ -4,7 +4,6 @@
 //! one, which inherits it: so there is one at a time, and its death frees the place at once, however it died. One that
 //! hangs is killed by those who notice.
 
-use crate::Failure;
 use rustix::process::Signal;
 use std::io;
 use std::os::fd::AsRawFd;
@@ -12,6 +11,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use sys::failure::Failure;
 use sys::lock::LockFile;
 use sys::pidfd::PidFd;
 
@@ -38,7 +38,7 @@ pub(crate) fn prepare(directory: &Path) -> io::Result<()> {
 
 impl Place {
     pub fn new(directory: PathBuf) -> Result<Self, Failure> {
-        prepare(&directory).map_err(|e| Failure::system(&directory.display().to_string(), e))?;
+        prepare(&directory).map_err(|e| Failure::system(directory.display(), e))?;
         Ok(Self { directory, started: None, complained: false })
     }
 

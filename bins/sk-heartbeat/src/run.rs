@@ -2,7 +2,6 @@
 //!
 //! It does not speak to the network itself. While it has no carrier, it judges by itself what it hears: nothing.
 
-use crate::Failure;
 use crate::election::{Place, depose};
 use crate::local::{
     Attach, CARRIER_ROUNDS, CARRIER_WORD, Channel, Keys, MEMBER_WORD, Memory, PROTOCOL, Received, Statement, ToCarrier,
@@ -20,11 +19,15 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd};
 use std::path::Path;
 use std::time::Duration;
 use sys::clock::monotonic_ms;
+use sys::failure::Failure;
 use sys::pidfd::PidFd;
 use sys::realtime::{self, Children};
 use sys::words::SharedWords;
 use wire::lines::{EmitError, LineBuffer, LineError};
 use wire::{Emitter, KeyFile, Message};
+
+/// Exit code: the key file cannot be used.
+const KEY: u8 = 2;
 
 const STDIN: Token = Token(0);
 const CARRIER: Token = Token(1);
@@ -96,7 +99,7 @@ pub(crate) fn run(path: &Path, ready_fd: Option<i32>) -> Result<(), Failure> {
         return Err(Failure::system("prctl(PR_SET_PDEATHSIG)", error));
     }
     let spec = Spec::load(path)?;
-    let keys = KeyFile::open(&spec.key_file).map_err(Failure::key)?;
+    let keys = KeyFile::open(&spec.key_file).map_err(|e| Failure::new(KEY, e.to_string()))?;
     let incarnation = wire::path::random_incarnation().map_err(|e| Failure::system("random bytes", e))?;
     let parent = std::os::unix::process::parent_id();
     let runner = PidFd::open(parent.cast_signed()).map_err(|e| Failure::system("pidfd_open", e))?;

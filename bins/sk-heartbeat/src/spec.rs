@@ -1,10 +1,10 @@
 //! What does the runner want: which module, which peer, over which links?
 
-use crate::Failure;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use sys::failure::Failure;
 
 const SPEC_LIMIT: u64 = 1024 * 1024;
 /// Names are part of every packet.
@@ -36,10 +36,10 @@ pub(crate) struct LinkSpec {
 impl Spec {
     pub fn load(path: &Path) -> Result<Self, Failure> {
         let text = sys::files::read_bounded(path, SPEC_LIMIT)
-            .map_err(|e| Failure::spec(format!("cannot read {}: {e}", path.display())))?;
+            .map_err(|e| Failure::specification(format!("cannot read {}: {e}", path.display())))?;
         let spec: Self =
-            serde_json::from_slice(&text).map_err(|e| Failure::spec(format!("{}: {e}", path.display())))?;
-        spec.check().map_err(|e| Failure::spec(format!("{}: {e}", path.display())))?;
+            serde_json::from_slice(&text).map_err(|e| Failure::specification(format!("{}: {e}", path.display())))?;
+        spec.check().map_err(|e| Failure::specification(format!("{}: {e}", path.display())))?;
         Ok(spec)
     }
 
@@ -117,7 +117,7 @@ mod tests {
         ];
         for (change, words) in cases {
             let failure = spec(change).unwrap_err();
-            assert!(failure.text.contains(words) && failure.code == 1, "{}", failure.text);
+            assert!(failure.message.contains(words) && failure.code == 1, "{}", failure.message);
         }
     }
 }

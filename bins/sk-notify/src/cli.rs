@@ -113,11 +113,7 @@ pub fn main() -> ExitCode {
     complete::answer(command);
     let (cli, asked) = match outcome::parse::<Cli>(command()) {
         Ok(parsed) => parsed,
-        Err(error) => {
-            // Help and version are no errors; nothing can be done when even printing fails.
-            let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { 100 } else { 0 });
-        }
+        Err(error) => return complete::told(&error),
     };
     let roots = Roots::from_environment();
     let (code, words) = match cli.verb {

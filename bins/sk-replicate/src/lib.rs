@@ -268,12 +268,7 @@ pub fn main() -> ExitCode {
     complete::answer(command);
     let (cli, asked) = match outcome::parse::<Cli>(command()) {
         Ok(parsed) => parsed,
-        Err(e) => {
-            // Help and version are answers, everything else is wrong usage.
-            let code = if e.use_stderr() { 100 } else { 0 };
-            let _ = e.print();
-            return ExitCode::from(code);
-        }
+        Err(error) => return complete::told(&error),
     };
     if asked.is_some() {
         sys::outcome::begin();

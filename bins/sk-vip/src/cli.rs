@@ -173,14 +173,9 @@ pub fn command() -> clap::Command {
 
 /// Runs with the arguments of the process.
 pub fn main() -> ExitCode {
-    complete::answer(command);
-    let cli = match Cli::try_parse() {
+    let cli: Cli = match complete::arguments() {
         Ok(cli) => cli,
-        Err(error) => {
-            // Help and version are no errors; nothing can be done when even printing fails.
-            let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { 100 } else { 0 });
-        }
+        Err(code) => return code,
     };
     let result = match cli.verb {
         Verb::Add(a) => logged(|| oneshot::add(&a)),

@@ -5,11 +5,12 @@
 mod names;
 pub mod outcome;
 
-use clap::{Arg, Command};
+use clap::{Arg, Command, Parser};
 use clap_complete::engine::{ArgValueCandidates, CompletionCandidate};
 use clap_complete::env::{Bash, CompleteEnv, EnvCompleter, Fish, Zsh};
 use std::io;
 use std::path::Path;
+use std::process::ExitCode;
 use sys::roots::Roots;
 
 /// Set by shells that ask.
@@ -18,6 +19,22 @@ pub const VARIABLE: &str = "SK_COMPLETE";
 /// Answers a shell and ends the process; returns when no shell asks.
 pub fn answer(command: impl Fn() -> Command) {
     CompleteEnv::with_factory(|| with_names(with_hosts(command()))).var(VARIABLE).complete();
+}
+
+/// Exit code of a command line that is wrong.
+const USAGE: u8 = 100;
+
+/// The arguments of the process, after a shell that asks was answered. An error is the exit code of a line that is no order.
+pub fn arguments<Cli: Parser>() -> Result<Cli, ExitCode> {
+    answer(Cli::command);
+    Cli::try_parse().map_err(|error| told(&error))
+}
+
+/// Prints why there is no order: the line is wrong, or wants the help or the version, which are no errors.
+pub fn told(error: &clap::Error) -> ExitCode {
+    // Nobody reads our words: the exit code still tells.
+    let _ = error.print();
+    if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS }
 }
 
 /// What a shell must know of the command called `name`: by the shell's directory in `completions`, its file, and its content.

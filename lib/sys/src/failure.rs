@@ -4,7 +4,11 @@ use std::fmt::Display;
 use std::io::{self, Write};
 
 /// Exit code of a command when a system call failed.
-const SYSTEM: u8 = 111;
+pub const SYSTEM: u8 = 111;
+/// Of a service whose specification cannot be used.
+const SPECIFICATION: u8 = 1;
+/// Of arguments that cannot be used.
+const USAGE: u8 = 100;
 
 /// An error with its exit code and its remedy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -24,6 +28,16 @@ impl Failure {
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
+    }
+
+    /// The specification of a service cannot be used.
+    pub fn specification(reason: impl Display) -> Self {
+        Self::new(SPECIFICATION, reason.to_string())
+    }
+
+    /// The arguments cannot be used.
+    pub fn usage(reason: impl Display) -> Self {
+        Self::new(USAGE, reason.to_string())
     }
 
     /// What was done, and why the system refused it.

@@ -6,7 +6,6 @@ pub(crate) mod local;
 mod ping;
 mod resolve;
 
-use crate::Failure;
 use crate::spec::Target;
 use http::Question;
 use mio::event::Event;
@@ -17,6 +16,7 @@ use resolve::Resolver;
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr};
+use sys::failure::Failure;
 
 /// Tokens below this belong to others.
 const FIRST_TOKEN: usize = 1 << 20;

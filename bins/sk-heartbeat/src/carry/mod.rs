@@ -6,7 +6,6 @@
 mod clients;
 mod paths;
 
-use crate::Failure;
 use crate::election;
 use crate::local::{CARRIER_WORD, MEMBER_ROUNDS};
 use clients::Client;
@@ -21,6 +20,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use sys::clock::monotonic_ms;
+use sys::failure::Failure;
 use sys::realtime::{self, Children, Memory};
 use wire::path::PACKET_LIMIT;
 
@@ -72,8 +72,8 @@ pub(crate) fn run(directory: &Path, lock: i32) -> Result<(), Failure> {
     let lock = unsafe { OwnedFd::from_raw_fd(lock) };
     rustix::io::fcntl_setfd(&lock, rustix::io::FdFlags::CLOEXEC).map_err(|e| Failure::system("--lock-fd", e))?;
     let place = election::socket(directory);
-    let listener = listen(&place).map_err(|e| Failure::system(&place.display().to_string(), e))?;
-    let bound = identity(&place).map_err(|e| Failure::system(&place.display().to_string(), e))?;
+    let listener = listen(&place).map_err(|e| Failure::system(place.display(), e))?;
+    let bound = identity(&place).map_err(|e| Failure::system(place.display(), e))?;
     let poll = Poll::new().map_err(|e| Failure::system("epoll", e))?;
     poll.registry()
         .register(&mut SourceFd(&listener.as_raw_fd()), LISTENER, Interest::READABLE)

@@ -3,7 +3,6 @@
 mod logged;
 mod words;
 
-use crate::exit;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use complete::outcome::{self, Asked};
 use std::path::PathBuf;
@@ -561,11 +560,7 @@ pub(crate) fn parse() -> Result<(Cli, Option<Asked>), ExitCode> {
         };
         Ok((cli, asked))
     });
-    parsed.map_err(|error| {
-        // A help text that cannot be written is a closed pipe: nobody reads it.
-        let _ = error.print();
-        if error.use_stderr() { ExitCode::from(exit::USAGE) } else { ExitCode::SUCCESS }
-    })
+    parsed.map_err(|error| complete::told(&error))
 }
 
 #[cfg(test)]
