@@ -42,7 +42,7 @@ struct Selftest {
     #[arg(long, value_enum, env = "SK_MUTATE")]
     mutation: Mutation,
     /// Trials in which it must be noticed; without a broken rule, trials in which nothing may be found
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..))]
     trials: u64,
     /// Chooses the times of the faults
     #[arg(long, default_value_t = 1)]

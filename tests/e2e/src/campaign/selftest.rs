@@ -54,9 +54,10 @@ impl Mutation {
                 ]
             }
             // What the survivor changes meanwhile is all that is copied: after a checkpoint of both, which come every 5 s, the files are in
-            // the log of the node that returns no more as those that are new.
+            // the log of the node that returns no more as those that are new. About half of the failures come at a moment when they still
+            // are, so that they come at others in the next trials.
             Self::R5 => {
-                let failure = early + 7000;
+                let failure = early + 10_000 + 1_250 * (trial % 4);
                 vec![step(failure, Act::Poweroff("node2")), step(failure + 4000, Act::Boot("node2"))]
             }
         }
