@@ -79,10 +79,7 @@ const fn five_seconds() -> u64 {
 
 impl Spec {
     pub fn load(path: &Path) -> Result<Self, Failure> {
-        let text = sys::files::read_bounded(path, SPEC_LIMIT)
-            .map_err(|e| Failure::specification(format!("cannot read {}: {e}", path.display())))?;
-        let spec: Self =
-            serde_json::from_slice(&text).map_err(|e| Failure::specification(format!("{}: {e}", path.display())))?;
+        let spec: Self = sys::failure::specification(path, SPEC_LIMIT)?;
         for checker in &spec.checkers {
             let wrong = if checker.interval_ms == 0 || checker.timeout_ms == 0 {
                 "`interval_ms` and `timeout_ms` must be at least 1"

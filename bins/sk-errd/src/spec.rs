@@ -61,10 +61,7 @@ fn minus_one() -> i64 {
 
 impl Spec {
     pub fn load(path: &Path) -> Result<Self, Failure> {
-        let text = sys::files::read_bounded(path, SPEC_LIMIT)
-            .map_err(|e| Failure::specification(format!("cannot read {}: {e}", path.display())))?;
-        let spec: Self =
-            serde_json::from_slice(&text).map_err(|e| Failure::specification(format!("{}: {e}", path.display())))?;
+        let spec: Self = sys::failure::specification(path, SPEC_LIMIT)?;
         if spec.poll_ms == 0 {
             return Err(Failure::specification(format!("{}: `poll_ms` must be at least 1", path.display())));
         }

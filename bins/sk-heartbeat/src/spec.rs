@@ -35,10 +35,7 @@ pub(crate) struct LinkSpec {
 
 impl Spec {
     pub fn load(path: &Path) -> Result<Self, Failure> {
-        let text = sys::files::read_bounded(path, SPEC_LIMIT)
-            .map_err(|e| Failure::specification(format!("cannot read {}: {e}", path.display())))?;
-        let spec: Self =
-            serde_json::from_slice(&text).map_err(|e| Failure::specification(format!("{}: {e}", path.display())))?;
+        let spec: Self = sys::failure::specification(path, SPEC_LIMIT)?;
         spec.check().map_err(|e| Failure::specification(format!("{}: {e}", path.display())))?;
         Ok(spec)
     }

@@ -379,9 +379,8 @@ impl Instance {
         Some(json!({
             "module": self.module, "node": self.node, "peer": self.peer, "directories": directories,
             "listen": socket(&pair.local, port), "peer_address": socket(&pair.peer, port),
-            "key_file": self.roots.cluster_key(), "async": match rfs.asynchronous { config::Async::Second => "second", config::Async::None => "none" },
-            "sync": match rfs.sync { config::Sync::Fsync => "fsync", config::Sync::Write => "write" },
-            "cpu_latency": rfs.cpu_latency,
+            "key_file": self.roots.cluster_key(), "async": rfs.asynchronous,
+            "sync": rfs.sync, "cpu_latency": rfs.cpu_latency,
             "state_dir": self.user_var().join("replica"), "salvage_dir": self.user_var().join("salvage"),
             "send_timeout_ms": rfs.send_timeout.as_millis() as u64, "resync_bandwidth_kbs": rfs.rei_allowed_bandwidth_kbs, "resync_detail": rfs.rei_detail,
             "lease": self.needs_lease(),

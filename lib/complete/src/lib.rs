@@ -21,9 +21,6 @@ pub fn answer(command: impl Fn() -> Command) {
     CompleteEnv::with_factory(|| with_names(with_hosts(command()))).var(VARIABLE).complete();
 }
 
-/// Exit code of a command line that is wrong.
-const USAGE: u8 = 100;
-
 /// The arguments of the process, after a shell that asks was answered. An error is the exit code of a line that is no order.
 pub fn arguments<Cli: Parser>() -> Result<Cli, ExitCode> {
     answer(Cli::command);
@@ -34,7 +31,7 @@ pub fn arguments<Cli: Parser>() -> Result<Cli, ExitCode> {
 pub fn told(error: &clap::Error) -> ExitCode {
     // Nobody reads our words: the exit code still tells.
     let _ = error.print();
-    if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS }
+    if error.use_stderr() { ExitCode::from(sys::failure::USAGE) } else { ExitCode::SUCCESS }
 }
 
 /// What a shell must know of the command called `name`: by the shell's directory in `completions`, its file, and its content.

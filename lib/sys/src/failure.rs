@@ -1,14 +1,16 @@
 //! What does a command say to whoever called it: lines of output, or why it could not do what it was asked, the remedy and an exit code.
 
+use serde::de::DeserializeOwned;
 use std::fmt::Display;
 use std::io::{self, Write};
+use std::path::Path;
 
 /// Exit code of a command when a system call failed.
 pub const SYSTEM: u8 = 111;
 /// Of a service whose specification cannot be used.
 const SPECIFICATION: u8 = 1;
 /// Of arguments that cannot be used.
-const USAGE: u8 = 100;
+pub const USAGE: u8 = 100;
 
 /// An error with its exit code and its remedy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -44,6 +46,13 @@ impl Failure {
     pub fn system(what: impl Display, error: impl Display) -> Self {
         Self::new(SYSTEM, format!("{what}: {error}"))
     }
+}
+
+/// What a service is told when it starts: a file of at most `limit` bytes with one JSON object.
+pub fn specification<T: DeserializeOwned>(path: &Path, limit: u64) -> Result<T, Failure> {
+    let text = crate::files::read_bounded(path, limit)
+        .map_err(|e| Failure::specification(format!("cannot read {}: {e}", path.display())))?;
+    serde_json::from_slice(&text).map_err(|e| Failure::specification(format!("{}: {e}", path.display())))
 }
 
 /// One line of output. Nobody may be there to read it (`| head`): that is no error, and the command goes on to its end, since its exit

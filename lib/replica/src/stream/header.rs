@@ -135,6 +135,10 @@ fn fits<T: TryFrom<i64>, E: Error>(mode: i64) -> Result<T, E> {
 }
 
 impl Fields {
+    fn dir<E: Error>(&self) -> Result<u16, E> {
+        need(self.dir, "dir")
+    }
+
     fn path<E: Error>(&mut self) -> Result<RelPath, E> {
         need(self.path.take(), "path")
     }
@@ -152,26 +156,17 @@ impl Fields {
     }
 
     fn op<E: Error>(mut self, name: Name) -> Result<Op, E> {
-        let dir = match name {
-            Name::ResyncBegin => return Ok(Op::ResyncBegin { full: need(self.full, "full")? }),
-            Name::Ask => return Ok(Op::Ask { id: need(self.id, "id")? }),
-            Name::ResyncEnd => return Ok(Op::ResyncEnd),
-            Name::Checkpoint => return Ok(Op::Checkpoint { number: need(self.number, "number")? }),
-            Name::Goodbye => return Ok(Op::Goodbye),
-            Name::Sync => {
-                let (dir, path) = (need(self.dir, "dir")?, self.path.take());
-                return Ok(Op::Sync { dir, path, ino: self.ino()?, data_only: need(self.data_only, "data_only")? });
-            }
-            _ => need(self.dir, "dir")?,
-        };
-        let path = self.path()?;
         Ok(match name {
-            Name::Write => {
-                Op::Write { dir, path, ino: self.ino()?, offset: need(self.offset, "offset")?, mtime: self.mtime()? }
-            }
+            Name::Write => Op::Write {
+                dir: self.dir()?,
+                path: self.path()?,
+                ino: self.ino()?,
+                offset: need(self.offset, "offset")?,
+                mtime: self.mtime()?,
+            },
             Name::SetAttr => Op::SetAttr {
-                dir,
-                path,
+                dir: self.dir()?,
+                path: self.path()?,
                 ino: self.ino()?,
                 mode: self.mode.map(fits).transpose()?,
                 uid: self.uid,
@@ -181,8 +176,8 @@ impl Fields {
                 mtime: self.mtime,
             },
             Name::Create => Op::Create {
-                dir,
-                path,
+                dir: self.dir()?,
+                path: self.path()?,
                 ino: self.ino()?,
                 kind: need(self.kind, "kind")?,
                 owner: need(self.owner, "owner")?,
@@ -191,34 +186,54 @@ impl Fields {
                 parent_mtime: self.parent_mtime()?,
             },
             Name::Symlink => Op::Symlink {
-                dir,
-                path,
+                dir: self.dir()?,
+                path: self.path()?,
                 ino: self.ino()?,
                 target: need(self.target.take(), "target")?,
                 owner: need(self.owner, "owner")?,
                 mtime: self.mtime()?,
                 parent_mtime: self.parent_mtime()?,
             },
-            Name::Link => {
-                let (from, parent_mtime) = (need(self.from.take(), "from")?, self.parent_mtime()?);
-                Op::Link { dir, from, path, ino: self.ino()?, parent_mtime }
-            }
-            Name::Unlink => Op::Unlink { dir, path, ino: self.ino()?, parent_mtime: self.parent_mtime()? },
-            Name::Rmdir => Op::Rmdir { dir, path, ino: self.ino()?, parent_mtime: self.parent_mtime()? },
-            Name::Rename => Op::Rename {
-                dir,
+            Name::Link => Op::Link {
+                dir: self.dir()?,
                 from: need(self.from.take(), "from")?,
-                path,
+                path: self.path()?,
+                ino: self.ino()?,
+                parent_mtime: self.parent_mtime()?,
+            },
+            Name::Unlink => Op::Unlink {
+                dir: self.dir()?,
+                path: self.path()?,
+                ino: self.ino()?,
+                parent_mtime: self.parent_mtime()?,
+            },
+            Name::Rmdir => {
+                Op::Rmdir { dir: self.dir()?, path: self.path()?, ino: self.ino()?, parent_mtime: self.parent_mtime()? }
+            }
+            Name::Rename => Op::Rename {
+                dir: self.dir()?,
+                from: need(self.from.take(), "from")?,
+                path: self.path()?,
                 ino: self.ino()?,
                 flags: need(self.flags, "flags")?,
                 from_mtime: need(self.from_mtime, "from_mtime")?,
                 parent_mtime: self.parent_mtime()?,
             },
-            Name::SetXattr => Op::SetXattr { dir, path, ino: self.ino()?, name: need(self.name.take(), "name")? },
-            Name::RemoveXattr => Op::RemoveXattr { dir, path, ino: self.ino()?, name: need(self.name.take(), "name")? },
+            Name::SetXattr => Op::SetXattr {
+                dir: self.dir()?,
+                path: self.path()?,
+                ino: self.ino()?,
+                name: need(self.name.take(), "name")?,
+            },
+            Name::RemoveXattr => Op::RemoveXattr {
+                dir: self.dir()?,
+                path: self.path()?,
+                ino: self.ino()?,
+                name: need(self.name.take(), "name")?,
+            },
             Name::Fallocate => Op::Fallocate {
-                dir,
-                path,
+                dir: self.dir()?,
+                path: self.path()?,
                 ino: self.ino()?,
                 offset: need(self.offset, "offset")?,
                 length: need(self.length, "length")?,
@@ -226,24 +241,39 @@ impl Fields {
                 mtime: self.mtime()?,
             },
             Name::SyncNames => Op::SyncNames {
-                dir,
-                path,
+                dir: self.dir()?,
+                path: self.path()?,
                 first: self.first.take(),
                 last: self.last.take(),
                 ask: self.ask,
                 recent: self.recent.unwrap_or_default(),
             },
-            Name::SyncData => Op::SyncData { dir, path, ino: self.ino()?, offset: need(self.offset, "offset")? },
-            Name::SyncZero => {
-                let (offset, length) = (need(self.offset, "offset")?, need(self.length, "length")?);
-                Op::SyncZero { dir, path, ino: self.ino()?, offset, length }
-            }
-            Name::SyncMeta => Op::SyncMeta { dir, path, ino: self.ino()? },
-            Name::SyncDir => Op::SyncDir { dir, path },
-            // Returned above.
-            Name::ResyncBegin | Name::Ask | Name::ResyncEnd | Name::Checkpoint | Name::Goodbye | Name::Sync => {
-                return Err(E::custom("an operation without a path"));
-            }
+            Name::SyncData => Op::SyncData {
+                dir: self.dir()?,
+                path: self.path()?,
+                ino: self.ino()?,
+                offset: need(self.offset, "offset")?,
+            },
+            Name::SyncZero => Op::SyncZero {
+                dir: self.dir()?,
+                path: self.path()?,
+                ino: self.ino()?,
+                offset: need(self.offset, "offset")?,
+                length: need(self.length, "length")?,
+            },
+            Name::SyncMeta => Op::SyncMeta { dir: self.dir()?, path: self.path()?, ino: self.ino()? },
+            Name::SyncDir => Op::SyncDir { dir: self.dir()?, path: self.path()? },
+            Name::Sync => Op::Sync {
+                dir: self.dir()?,
+                path: self.path.take(),
+                ino: self.ino()?,
+                data_only: need(self.data_only, "data_only")?,
+            },
+            Name::ResyncBegin => Op::ResyncBegin { full: need(self.full, "full")? },
+            Name::Ask => Op::Ask { id: need(self.id, "id")? },
+            Name::ResyncEnd => Op::ResyncEnd,
+            Name::Checkpoint => Op::Checkpoint { number: need(self.number, "number")? },
+            Name::Goodbye => Op::Goodbye,
         })
     }
 }
