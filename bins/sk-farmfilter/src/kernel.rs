@@ -1,8 +1,9 @@
 //! What does the kernel filter now, and how is it told otherwise? Tables by `nft`, their contents by netlink.
 
 use crate::cli::Failure;
+use crate::early::EarlyDrop;
 use crate::mark::{Class, FOR_ALL, bucket_mark, class_mark};
-use crate::plan::{Plan, chain, former, group, peer, table, whole};
+use crate::plan::{Plan, chain, dropped, former, group, peer, table, whole};
 use net::NetError;
 use net::nft::{Batch, Counter, Data, Element, Family, Nftables};
 use std::io::Write;
@@ -45,14 +46,46 @@ pub struct Kernel {
     text: String,
     contents: Contents,
     hops: Vec<Hop>,
+    early: Early,
+}
+
+/// Whether packets of others are dropped before the rules.
+enum Early {
+    /// Not wanted, or no address could use it.
+    Unused,
+    /// Not possible, and why.
+    Refused(String),
+    Loaded(EarlyDrop),
+}
+
+impl Early {
+    fn load(plan: &Plan<'_>, wanted: bool) -> Self {
+        match wanted.then(|| EarlyDrop::load(plan)) {
+            Some(Ok(Some(drop))) => Self::Loaded(drop),
+            Some(Err(error)) => Self::Refused(error.to_string()),
+            Some(Ok(None)) | None => Self::Unused,
+        }
+    }
+
+    /// Does something with the programs; without success there are none any more, and the rules work alone.
+    fn with(&mut self, act: impl FnOnce(&mut EarlyDrop) -> Result<(), NetError>) {
+        if let Self::Loaded(drop) = self
+            && let Err(error) = act(drop)
+        {
+            sys::warn!("sk-farmfilter: packets of other nodes are left to the rules: {error}");
+            *self = Self::Refused(error.to_string());
+        }
+    }
 }
 
 impl Kernel {
-    /// Loads the rules; nothing is accepted yet.
-    pub fn load(plan: &Plan<'_>) -> Result<Self, Failure> {
+    /// Loads the rules; nothing is accepted yet. With `early`, packets of others are dropped before the rules where the
+    /// kernel allows it.
+    pub fn load(plan: &Plan<'_>, early: bool) -> Result<Self, Failure> {
         let text = plan.text();
         run_nft(&text)?;
         Ok(Self {
+            early: Early::load(plan, early),
             nft: Nftables::open()?,
             table: table(plan.module),
             leases: plan.addresses.iter().enumerate().map(|(n, a)| (a.address, [chain(n), whole(n)])).collect(),
@@ -111,9 +144,12 @@ impl Kernel {
             // In the same moment as the buckets, for what is left of the lease.
             self.lease_batch(&mut batch, self.lease_until.saturating_sub(monotonic_ms()));
         }
+        self.early.with(|early| early.widen(contents));
         let result = self.commit(batch, "change the shares of the farm filter");
         if result.is_err() {
             (self.contents, self.hops) = before;
+        } else {
+            self.early.with(|early| early.narrow(contents));
         }
         result
     }
@@ -208,17 +244,41 @@ impl Kernel {
         }
     }
 
-    /// Packets and bytes counted since the rules were loaded.
+    /// Packets and bytes counted since the rules were loaded, whoever dropped them.
     pub fn counters(&mut self) -> Result<Vec<Counter>, NetError> {
-        self.nft.counters(Family::Netdev, &self.table)
+        let mut counters = self.nft.counters(Family::Netdev, &self.table)?;
+        self.early.with(|early| {
+            for (number, [packets, bytes]) in early.dropped()?.into_iter().enumerate() {
+                let name = dropped(&group(number));
+                for counter in counters.iter_mut().filter(|c| c.name == name) {
+                    counter.packets = counter.packets.saturating_add(packets);
+                    counter.bytes = counter.bytes.saturating_add(bytes);
+                }
+            }
+            Ok(())
+        });
+        Ok(counters)
+    }
+
+    /// On which interfaces packets of others are dropped before the rules, and why on none where that was wanted.
+    pub fn early(&self) -> (Vec<&str>, Option<&str>) {
+        match &self.early {
+            Early::Unused => (Vec::new(), None),
+            Early::Refused(reason) => (Vec::new(), Some(reason)),
+            Early::Loaded(drop) => (drop.interfaces().collect(), None),
+        }
     }
 
     /// Loads the rules again, as after the interface was made anew.
-    pub fn reload(&mut self, plan: &Plan<'_>) -> Result<(), Failure> {
+    pub fn reload(&mut self, plan: &Plan<'_>, early: bool) -> Result<(), Failure> {
         self.text = plan.text();
+        self.early = Early::Unused;
         run_nft(&self.text)?;
         let all = self.contents_batch(None);
-        Ok(self.nft.commit(all, "fill the farm filter again")?)
+        self.nft.commit(all, "fill the farm filter again")?;
+        self.early = Early::load(plan, early);
+        self.early.with(|drop| drop.narrow(&self.contents));
+        Ok(())
     }
 }
 

@@ -4,6 +4,7 @@ mod addresses;
 mod classify;
 mod cli;
 mod control;
+mod early;
 mod kernel;
 mod mark;
 mod member;

@@ -29,6 +29,15 @@ struct Status {
     yields: Option<Yields>,
     groups: Vec<GroupStatus>,
     unmatched_packets: u64,
+    #[serde(default)]
+    early_drop: EarlyDrop,
+}
+
+/// Where packets of others end before the rules, and why nowhere although that is wanted.
+#[derive(Default, Deserialize)]
+struct EarlyDrop {
+    interfaces: Vec<String>,
+    reason: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -170,6 +179,11 @@ fn shown(module: &str, s: &Status) -> Vec<String> {
         lines.extend(table(&rows));
     }
     lines.push(format!("packets that match no rule: {}", s.unmatched_packets));
+    match (s.early_drop.interfaces.as_slice(), &s.early_drop.reason) {
+        ([], None) => {}
+        ([], Some(reason)) => lines.push(wrap(&format!("early drop: none: {reason}"), 2)),
+        (interfaces, _) => lines.push(wrap(&format!("early drop: {}", interfaces.join(" ")), 2)),
+    }
     lines
 }
 
@@ -344,6 +358,12 @@ mod tests {
                 }),
                 groups: (0..8).map(group).collect(),
                 unmatched_packets: u64::MAX,
+                early_drop: EarlyDrop {
+                    interfaces: Vec::new(),
+                    reason: Some(
+                        "put a packet program before an interface: Operation not permitted (os error 1)".into(),
+                    ),
+                },
             };
             let said = shown("a-farm", &status).join("\n");
             assert!(said.starts_with("a-farm on server-with-a-name-1: "), "{said}");

@@ -55,6 +55,11 @@ pub fn group(number: usize) -> String {
     format!("g{number}")
 }
 
+/// The counter of what a group's filter drops.
+pub fn dropped(group: &str) -> String {
+    format!("{group}_dropped")
+}
+
 /// The map of old owners in the tables of the IP stack.
 pub fn former(node: usize) -> String {
     format!("former{node}")

@@ -450,7 +450,7 @@ impl Node {
             let layout = Layout::find(&self.spec, &mut self.rtnl)?;
             let plan = plan(&self.spec, &layout, self.nodes.len());
             if let Some(kernel) = &mut self.kernel {
-                kernel.reload(&plan)?;
+                kernel.reload(&plan, self.spec.early_drop)?;
             }
             self.layout = Some(layout);
             self.lease()?;
@@ -571,7 +571,9 @@ impl Node {
             .farm
             .yields()
             .map(|(n, reason)| json!({"node": self.nodes.get(usize::from(n)), "reason": reason.to_string()}));
-        json!({"module": self.spec.module, "node": self.spec.node, "nodes": self.nodes, "held": self.addresses.is_some(),
+        let (interfaces, reason) = self.kernel.as_ref().map(Kernel::early).unwrap_or_default();
+        let early = json!({"interfaces": interfaces, "reason": reason});
+        json!({"module": self.spec.module, "node": self.spec.node, "nodes": self.nodes, "early_drop": early, "held": self.addresses.is_some(),
             "open": self.open, "serves": self.serves(), "lease_ms": self.lease_until.saturating_sub(now),
             "generation": view.map_or(0, detector::farm::View::generation), "members": names(false),
             "open_members": names(true), "yields": yields})

@@ -37,6 +37,9 @@ pub struct Spec {
     pub script_control: bool,
     #[serde(default = "yes")]
     pub tcp_reset: bool,
+    /// Whether packets of others may be dropped before the rules, where the kernel allows it.
+    #[serde(default = "yes")]
+    pub early_drop: bool,
     #[serde(default)]
     pub addresses: Vec<Wanted>,
     #[serde(default)]

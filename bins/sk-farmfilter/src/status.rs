@@ -53,7 +53,7 @@ pub fn traffic(node: &Node) -> Vec<Traffic> {
         .map(|number| {
             let name = plan::group(number);
             let (accepted, connections, dropped) =
-                (of(format!("{name}_accepted")), of(format!("{name}_connections")), of(format!("{name}_dropped")));
+                (of(format!("{name}_accepted")), of(format!("{name}_connections")), of(plan::dropped(&name)));
             Traffic {
                 connections: connections.map_or(0, |c| c.packets),
                 packets: accepted.map_or(0, |c| c.packets),

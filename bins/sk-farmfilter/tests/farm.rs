@@ -80,6 +80,70 @@ fn each_connection_is_answered_by_the_owner_of_its_bucket() {
     assert!(ping.matches("DUP!").count() >= 2, "{ping}");
 }
 
+/// How many packets the rules themselves have dropped on a server.
+fn dropped_by_rules(net: &Switch, host: &str) -> u64 {
+    let text = net.on(host, "nft -j list counter netdev sk_AM g0_dropped");
+    let value: Value = serde_json::from_str(&text).unwrap();
+    value["nftables"].as_array().unwrap().iter().find_map(|o| o["counter"]["packets"].as_u64()).unwrap()
+}
+
+fn early(net: &Switch, host: &str) -> Value {
+    net.status(host).unwrap()["early_drop"]["interfaces"].clone()
+}
+
+#[test]
+fn the_rules_alone_share_the_traffic_as_well() {
+    let net = serving();
+    let _nodes = net.farm(|spec| spec["early_drop"] = false.into());
+    shared_by_all(&net);
+    for host in SERVERS {
+        assert_eq!(early(&net, host), json!([]));
+        assert!(dropped_by_rules(&net, host) > 0);
+    }
+}
+
+#[test]
+fn packets_of_others_end_before_the_rules_and_are_counted() {
+    let net = serving();
+    let mut nodes = net.farm(|_| ());
+    for host in SERVERS {
+        assert_eq!(early(&net, host), json!(["eth0"]), "{}", net.status(host).unwrap());
+    }
+    let before: Vec<u64> = SERVERS.iter().map(|host| dropped_by_rules(&net, host)).collect();
+    shared_by_all(&net);
+    for (host, before) in SERVERS.iter().zip(before) {
+        assert_eq!(dropped_by_rules(&net, host), before, "{host}: the rules saw packets of others");
+        eventually("the counters of what was dropped", || {
+            (net.status(host)?["groups"][0]["dropped_packets"].as_u64()? > 600).then_some(())
+        });
+    }
+    let shown = net.farmfilter("a", "show -m AM");
+    assert!(String::from_utf8_lossy(&shown.stdout).contains("early drop: eth0"), "{shown:?}");
+    // An interface that is made anew has no program, and gets one.
+    let (sw, c) = (net.ns("s"), net.ns("c"));
+    net.on("s", "ip link del pc");
+    for command in [
+        format!("ip -n {sw} link add pc type veth peer name eth0 netns {c}"),
+        format!("ip -n {sw} link set pc master sw0 up"),
+        format!("ip netns exec {c} sysctl -qw net.ipv6.conf.eth0.accept_dad=0"),
+        format!("ip -n {c} link set eth0 address 02:00:00:00:00:03 up"),
+        format!("ip -n {c} address add 10.0.0.3/24 dev eth0"),
+        format!("ip -n {c} address add fd00::3/64 dev eth0 nodad"),
+    ] {
+        switch::run(&command);
+    }
+    net.settled(&SERVERS);
+    eventually("a program at the new interface", || (early(&net, "c") == json!(["eth0"])).then_some(()));
+    shared_by_all(&net);
+    // Who has everything needs none.
+    for node in nodes.iter_mut().skip(1) {
+        node.order(r#"{"kind":"close"}"#);
+        node.event("closed");
+    }
+    eventually("no program where nothing is another's", || (early(&net, "a") == json!([])).then_some(()));
+    assert!(net.connect(VIP, 60).iter().all(|(_, host, _)| host == "a"));
+}
+
 #[test]
 fn a_directed_node_passes_on_what_others_own() {
     let net = serving();

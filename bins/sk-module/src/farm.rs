@@ -25,6 +25,7 @@ impl Instance {
             "module": self.module, "node": self.node, "key_file": self.roots.cluster_key(), "port": farm.port(self.id),
             "pulse_ms": farm.pulse.as_millis() as u64, "mlost_count": farm.leader_missed, "slost_count": farm.follower_missed,
             "lease_ms": null, "lans": lans, "script_control": vip.script_control, "tcp_reset": vip.tcp_reset,
+            "early_drop": vip.early_drop,
             "addresses": farm_addresses(vip), "groups": groups(vip),
         }))
     }

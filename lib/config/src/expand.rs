@@ -226,6 +226,9 @@ fn write_vip(w: &mut Writer, vip: &Vip) {
     if vip.script_control {
         attributes.push(("scriptcontrol", on_off(true)));
     }
+    if !vip.early_drop {
+        attributes.push(("earlydrop", "off".to_owned()));
+    }
     w.open("vip", &attributes);
     w.open("interface_list", &[]);
     for interface in &vip.interfaces {

@@ -134,6 +134,8 @@ pub struct Vip {
     pub tcp_reset: bool,
     /// Farm: traffic is opened and closed by the module's scripts.
     pub script_control: bool,
+    /// Farm: packets of other nodes may be dropped before the rules (`earlydrop`, our own attribute).
+    pub early_drop: bool,
     pub interfaces: Vec<Interface>,
     /// Farm: what is shared out, and how.
     pub groups: Vec<Group>,

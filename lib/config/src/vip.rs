@@ -26,8 +26,14 @@ pub(crate) fn read(element: &Node, kind: Kind, found: &mut Diagnostics) -> Vip {
         let help = "traffic control by scripts belongs to farm modules; remove it";
         found.error(f.place("scriptcontrol").0, "scriptcontrol=\"on\" in a mirror", help);
     }
+    let early_drop = f.choice("earlydrop", &[("auto", true), ("off", false)], found);
+    if early_drop.is_some() && kind == Kind::Mirror {
+        let help = "only a farm receives packets of other nodes; remove it";
+        found.error(f.place("earlydrop").0, "earlydrop in a mirror", help);
+    }
     f.finish(found);
-    let mut vip = Vip { tcp_reset, script_control, interfaces: Vec::new(), groups: Vec::new() };
+    let early_drop = early_drop.unwrap_or(true);
+    let mut vip = Vip { tcp_reset, script_control, early_drop, interfaces: Vec::new(), groups: Vec::new() };
     for child in &element.children {
         match (child.name.as_str(), kind) {
             ("interface_list", _) | ("loadbalancing_list", Kind::Farm) => {}

@@ -41,7 +41,7 @@ fn everything_of_a_farm_is_read() {
     assert_eq!(f.lans.len(), 2);
     assert!(m.heart().is_none() && m.rfs.is_none() && m.heartbeat_timeout().is_zero());
     let vip = m.vip.as_ref().unwrap();
-    assert!(vip.script_control && !vip.tcp_reset);
+    assert!(vip.script_control && !vip.tcp_reset && !vip.early_drop);
     let addresses = &vip.interfaces[0].addresses;
     assert!(addresses.iter().all(|a| a.place == Place::Alias));
     let macs: Vec<_> = addresses.iter().map(|a| a.mac.unwrap()).collect();

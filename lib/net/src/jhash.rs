@@ -1,7 +1,7 @@
 //! Which bucket does the kernel's `jhash … mod N` give? Pure: the same function as `include/linux/jhash.h`.
 
 /// What the kernel's `jhash()` adds to length and seed.
-const INITIAL: u32 = 0xdead_beef;
+pub const INITIAL: u32 = 0xdead_beef;
 
 /// Bob Jenkins' hash as the kernel computes it.
 pub fn jhash(key: &[u8], seed: u32) -> u32 {

@@ -5,6 +5,7 @@
 pub mod announce;
 pub mod choose;
 pub mod diag;
+pub mod ebpf;
 pub mod echo;
 pub mod error;
 pub mod frame;
@@ -16,6 +17,7 @@ pub mod packet;
 pub mod prefer;
 pub mod probe;
 pub mod rtnl;
+pub mod tcx;
 pub mod types;
 
 pub use error::NetError;

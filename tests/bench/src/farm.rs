@@ -30,6 +30,9 @@ pub struct Options<'a> {
 enum Way {
     /// One server by its own address: no filter, no balancer.
     Direct,
+    /// The servers by an address that each has for itself; the client's own routes spread its connections over them.
+    /// Nothing is on the way, and nobody filters: nothing that shares an address can be faster on the same processors.
+    Routed,
     Invisible,
     /// The same while hosts that are no part of the farm are on the switch, which floods frames to them, too: on this
     /// machine they are received by the processors that serve.
@@ -39,7 +42,8 @@ enum Way {
     Nginx,
 }
 
-const WAYS: [Way; 6] = [Way::Direct, Way::Invisible, Way::InvisibleBystanders, Way::Directed, Way::Haproxy, Way::Nginx];
+const WAYS: [Way; 7] =
+    [Way::Direct, Way::Routed, Way::Invisible, Way::InvisibleBystanders, Way::Directed, Way::Haproxy, Way::Nginx];
 
 impl Way {
     /// Whether the balancer's host is a part of it.
@@ -69,6 +73,8 @@ struct Row {
     /// Of the same round's rate of the direct way; median.
     close_to_direct: f64,
     keep_alive_to_direct: f64,
+    close_to_routed: f64,
+    keep_alive_to_routed: f64,
     close_to_haproxy: f64,
     keep_alive_to_haproxy: f64,
 }
@@ -182,8 +188,12 @@ pub fn run(options: &Options<'_>) -> Result<()> {
         let settings = ["net.ipv4.ip_local_port_range=1024 65535", "net.ipv4.tcp_tw_reuse=1"];
         farm.lab.exec(host, &[&["sysctl", "-qw"], &settings[..]].concat())?;
     }
+    let routed = farm.vip.replace(".50", ".52");
+    // By ports too, as `on_port` shares.
+    farm.lab.exec("client", &["sysctl", "-qw", "net.ipv4.fib_multipath_hash_policy=1"])?;
     let mut helpers = Vec::new();
     for node in farm.nodes.clone() {
+        farm.lab.exec(&node, &["ip", "address", "add", &format!("{routed}/32"), "dev", "lo"])?;
         let body = format!("server {{ listen 80 backlog=4096; location / {{ return 200 \"{node}\\n\"; }} }}");
         helpers.push(nginx(&farm, &node, &body)?);
     }
@@ -197,8 +207,11 @@ pub fn run(options: &Options<'_>) -> Result<()> {
         farm.settled(&open)?;
         let some = servers.get(..count).context("servers")?;
         let balancers = [haproxy(&farm, some)?, nginx_balancer(&farm, some)?];
+        let next: Vec<&str> = some.iter().flat_map(|server| ["nexthop", "via", server]).collect();
+        farm.lab.exec("client", &[&["ip", "route", "replace", &format!("{routed}/32")], &next[..]].concat())?;
         let url = |way: Way| match way {
             Way::Direct => format!("http://{}/", servers.first().map_or("", String::as_str)),
+            Way::Routed => format!("http://{routed}/"),
             Way::Invisible | Way::InvisibleBystanders => format!("http://{}/", farm.vip),
             Way::Directed => format!("http://{directed}/"),
             Way::Haproxy => format!("http://{witness}:{HAPROXY}/"),
@@ -215,8 +228,18 @@ pub fn run(options: &Options<'_>) -> Result<()> {
     }
     if !options.json {
         println!(
-            "{:<20} {:>7} {:>10} {:>10} {:>10} {:>9} {:>9} {:>9} {:>9}",
-            "way", "servers", "close/s", "keep/s", "latency us", "cl/direct", "ka/direct", "cl/haprx", "ka/haprx"
+            "{:<20} {:>7} {:>9} {:>9} {:>10} {:>9} {:>9} {:>9} {:>9} {:>8} {:>8}",
+            "way",
+            "servers",
+            "close/s",
+            "keep/s",
+            "latency us",
+            "cl/direct",
+            "ka/direct",
+            "cl/routed",
+            "ka/routed",
+            "cl/haprx",
+            "ka/haprx"
         );
     }
     for row in &rows {
@@ -224,7 +247,7 @@ pub fn run(options: &Options<'_>) -> Result<()> {
             println!("{}", serde_json::to_string(row)?);
         } else {
             println!(
-                "{:<20} {:>7} {:>10.0} {:>10.0} {:>10.1} {:>9.2} {:>9.2} {:>9.2} {:>9.2}",
+                "{:<20} {:>7} {:>9.0} {:>9.0} {:>10.1} {:>9.2} {:>9.2} {:>9.2} {:>9.2} {:>8.2} {:>8.2}",
                 serde_json::to_value(row.way)?.as_str().unwrap_or_default(),
                 row.servers,
                 row.close_s,
@@ -232,6 +255,8 @@ pub fn run(options: &Options<'_>) -> Result<()> {
                 row.latency_us,
                 row.close_to_direct,
                 row.keep_alive_to_direct,
+                row.close_to_routed,
+                row.keep_alive_to_routed,
                 row.close_to_haproxy,
                 row.keep_alive_to_haproxy
             );
@@ -291,6 +316,8 @@ fn stage(farm: &Farm, options: &Options<'_>, servers: u32, url: impl Fn(Way) -> 
             latency_us: middle(*way, |s| s.latency_us),
             close_to_direct: ratio(*way, Way::Direct, |s| s.close),
             keep_alive_to_direct: ratio(*way, Way::Direct, |s| s.keep),
+            close_to_routed: ratio(*way, Way::Routed, |s| s.close),
+            keep_alive_to_routed: ratio(*way, Way::Routed, |s| s.keep),
             close_to_haproxy: ratio(*way, Way::Haproxy, |s| s.close),
             keep_alive_to_haproxy: ratio(*way, Way::Haproxy, |s| s.keep),
         })
@@ -326,7 +353,10 @@ fn takeover(farm: &mut Farm) -> Result<u64> {
 struct Drops {
     none_ns: f64,
     address_only_ns: f64,
+    /// The rules alone.
     filter_ns: f64,
+    /// With a program before them that drops what is certainly another's. `None`: this kernel takes none.
+    early_ns: Option<f64>,
 }
 
 /// Two namespaces and a cable. The receiver's work is done in the sender's time, which is what is measured.
@@ -358,13 +388,12 @@ fn measure_drops(bin: &Path, tx: &str, rx: &str) -> Result<Drops> {
     sh(&format!("chmod 600 {}", key.display()))?;
     let nodes = json!([{"node": "a", "addr": "10.0.0.2"}, {"node": "b", "addr": "10.0.0.3"}]);
     // Power 0: this node owns nothing, so that every packet goes the whole way to its drop.
-    let spec: Value = json!({"module": "bench", "node": "a", "key_file": key, "port": 4803, "pulse_ms": 100,
+    let mut spec: Value = json!({"module": "bench", "node": "a", "key_file": key, "port": 4803, "pulse_ms": 100,
         "mlost_count": 3, "slost_count": 3, "lans": [{"ident": "x", "nodes": nodes}],
         "addresses": [{"address": "10.0.0.50", "mode": "vmac_invisible"}],
         "groups": [{"name": "g_0", "hosts": [{"node": "a", "power": 0}, {"node": "b", "power": 1}],
             "rules": [{"port": 9, "proto": "udp", "filter": "on_addr"}]}]});
     let file = dir.join("spec.json");
-    std::fs::write(&file, spec.to_string())?;
     let flood = || -> Result<f64> {
         let program = bin.join("bench-load");
         let text = sh(&format!("ip netns exec {tx} {} flood eth0 5a:fe:0a:00:00:32 10.0.0.50", program.display()))?;
@@ -377,31 +406,38 @@ fn measure_drops(bin: &Path, tx: &str, rx: &str) -> Result<Drops> {
     ))?;
     let address_only = flood()?;
     sh(&format!("ip netns exec {rx} nft delete table netdev x"))?;
-    let mut node = Command::new("ip")
-        .args(["netns", "exec", rx])
-        .arg(bin.join("sk-farmfilter"))
-        .args(["run", "--spec"])
-        .arg(&file)
-        .env("SK_RUN", &dir)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()?;
-    let filtered = (|| {
-        use std::io::{BufRead, BufReader, Write};
-        node.stdin.as_mut().context("no pipe")?.write_all(b"{\"kind\":\"open\"}\n")?;
-        let lines = BufReader::new(node.stdout.take().context("no pipe")?).lines();
-        for line in lines {
-            if line?.contains("\"opened\"") {
-                return flood();
+    let mut filtered = |early: bool| -> Result<Option<f64>> {
+        spec["early_drop"] = early.into();
+        std::fs::write(&file, spec.to_string())?;
+        let command = |verb: &[&str]| {
+            let mut command = Command::new("ip");
+            command.args(["netns", "exec", rx]).arg(bin.join("sk-farmfilter")).args(verb).env("SK_RUN", &dir);
+            command
+        };
+        let mut node = command(&["run", "--spec"]).arg(&file).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let measured = (|| {
+            use std::io::{BufRead, BufReader, Write};
+            node.stdin.as_mut().context("no pipe")?.write_all(b"{\"kind\":\"open\"}\n")?;
+            let lines = BufReader::new(node.stdout.take().context("no pipe")?).lines();
+            for line in lines {
+                if line?.contains("\"opened\"") {
+                    let shown = command(&["show", "--json"]).output()?;
+                    let status: Value = serde_json::from_slice(&shown.stdout)?;
+                    let in_place = !status["early_drop"]["interfaces"].as_array().is_none_or(Vec::is_empty);
+                    return if in_place == early { flood().map(Some) } else { Ok(None) };
+                }
             }
-        }
-        bail!("sk-farmfilter ended")
-    })();
-    drop(node.stdin.take());
-    let _ = node.wait();
+            bail!("sk-farmfilter ended")
+        })();
+        drop(node.stdin.take());
+        let _ = node.wait();
+        measured
+    };
+    let (rules, early) = (filtered(false), filtered(true));
     std::fs::remove_dir_all(&dir)?;
-    let filtered = filtered?;
-    Ok(Drops { none_ns: none, address_only_ns: address_only - none, filter_ns: filtered - none })
+    let rules = rules?.context("a program is in place although none was wanted")?;
+    let early_ns = early?.map(|ns| ns - none);
+    Ok(Drops { none_ns: none, address_only_ns: address_only - none, filter_ns: rules - none, early_ns })
 }
 
 fn report(as_json: bool, takeovers: &[u64], detection_ms: u64, drops: &Drops) -> Result<()> {
@@ -422,8 +458,12 @@ fn report(as_json: bool, takeovers: &[u64], detection_ms: u64, drops: &Drops) ->
         );
     }
     println!(
-        "dropped packet: {:.0} ns above no filter ({:.0} ns a packet); a filter that only compares the address: {:.0} ns",
-        drops.filter_ns, drops.none_ns, drops.address_only_ns
+        "dropped packet: {:.0} ns above no filter ({:.0} ns a packet), {} by a program before the rules; a filter that \
+         only compares the address: {:.0} ns",
+        drops.filter_ns,
+        drops.none_ns,
+        drops.early_ns.map_or_else(|| "which this kernel does not take,".to_owned(), |ns| format!("{ns:.0} ns")),
+        drops.address_only_ns
     );
     Ok(())
 }

@@ -125,7 +125,7 @@ impl Node {
         self.next_hop = 0;
         self.check(&layout)?;
         crate::oneshot::remember(&self.spec)?;
-        let mut kernel = Kernel::load(&plan(&self.spec, &layout, self.nodes.len()))?;
+        let mut kernel = Kernel::load(&plan(&self.spec, &layout, self.nodes.len()), self.spec.early_drop)?;
         let set = kernel
             .apply(&self.contents, &self.hops)
             .and_then(|()| Addresses::set(&self.spec, &layout, &mut self.rtnl, &self.emitter, monotonic_ms()));
