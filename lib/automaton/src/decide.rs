@@ -77,7 +77,8 @@ pub(crate) fn start(intent: Intent, me: &Published, peer: Peer<'_>, settings: &S
         }
         (Intent::Prim | Intent::PrimForce, None) => Decision::Alone { force: true },
         (Intent::Second { .. }, None) => Decision::Refuse(Why::PeerIsNotPrimary),
-        // With a store no two nodes serve: one that still says so while we are ahead of it has lost the right to, and is about to notice.
+        // One that still says it serves while we are ahead of it has lost the right to, and is about to notice: it gives way as soon
+        // as it hears us. Who followed it now would call the newest data outdated, and then nobody's would be good.
         (Intent::Start | Intent::Second { .. }, Some(p)) if lapsed(me, p, settings) => Decision::Await,
         (Intent::Second { full }, Some(p)) => follow(me, p, full, settings),
         (Intent::Start, Some(p)) => follow(me, p, false, settings),
@@ -89,10 +90,13 @@ pub(crate) fn start(intent: Intent, me: &Published, peer: Peer<'_>, settings: &S
 }
 
 fn lapsed(me: &Published, peer: &Published, settings: &Settings) -> bool {
-    matches!(settings.arbiter, Arbiter::Store { .. })
-        && settings.replicated
-        && me.standing.is_up_to_date()
-        && me.lineage.compare(&peer.lineage) == Relation::Newer
+    let ours = match settings.arbiter {
+        // Then no two nodes serve.
+        Arbiter::Store { .. } => me.standing.is_up_to_date(),
+        // A primary that excluded its peer does not give way to a node in WAIT.
+        _ => me.standing == Standing::Alone && peer.standing != Standing::Alone,
+    };
+    ours && settings.replicated && me.lineage.compare(&peer.lineage) == Relation::Newer
 }
 
 fn follow(me: &Published, peer: &Published, full: bool, settings: &Settings) -> Decision {

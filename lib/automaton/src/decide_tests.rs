@@ -76,6 +76,12 @@ fn start_table() {
         (Start, Paired, &[1], Some((StateName::Alone, Alone, &[2, 1])), follow(true)),
         (Start, Alone, &[3, 1], Some((StateName::Alone, Alone, &[2, 1])), follow(true)),
         (Start, Inconsistent, &[1], Some((StateName::Alone, Alone, &[2, 1])), follow(false)),
+        // A primary that was frozen while this node took over: it hears of that now, and gives way.
+        (Start, Alone, &[2, 1], Some((StateName::Prim, Paired, &[1])), Decision::Await),
+        (Start, Alone, &[2, 1], Some((StateName::Alone, Paired, &[1])), Decision::Await),
+        (Second { full: false }, Alone, &[2, 1], Some((StateName::Prim, Paired, &[1])), Decision::Await),
+        (Start, Paired, &[2, 1], Some((StateName::Prim, Paired, &[1])), follow(true)),
+        (Start, Alone, &[2, 1], Some((StateName::Alone, Alone, &[1])), follow(true)),
         (Prim, Blank, &[], None, ALONE),
         (Prim, Outdated, &[1], None, ALONE),
         (Prim, Inconsistent, &[1], None, Decision::Refuse(Why::Inconsistent)),
