@@ -5,6 +5,7 @@
 //! and nothing else: a number counts only in the same boot and at the same path.
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
 use rustix::mount::{MoveMountFlags, OpenTreeFlags};
 use serde::{Deserialize, Serialize};
 use std::io;
@@ -43,13 +44,47 @@ impl Block {
 
     /// Mounts `beneath` itself over whatever lies at the path, from the first moment read-only. Needs Linux 5.12; `ENOSYS` before.
     pub fn over(beneath: impl AsFd, path: &Path) -> io::Result<Self> {
-        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
-        let tree = rustix::mount::open_tree(beneath, "", flags)?;
-        make_read_only(&tree)?;
+        let tree = copy(beneath)?;
+        set_read_only(&tree, true)?;
         let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
         rustix::mount::move_mount(&tree, "", rustix::fs::CWD, path, flags)?;
         let mount = top_mount(path)?.unwrap_or_default();
         Ok(Self { path: path.to_owned(), mount, boot: boot_id() })
+    }
+
+    /// Mounts `beneath`, read-only, between the directory and the mount that lies over it: when that one ends, the directory is blocked
+    /// from the first moment. Needs Linux 6.5; `EINVAL` or `ENOSYS` before.
+    pub fn under(beneath: impl AsFd, path: &Path) -> io::Result<Self> {
+        let tree = copy(beneath)?;
+        set_read_only(&tree, true)?;
+        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_BENEATH;
+        rustix::mount::move_mount(&tree, "", rustix::fs::CWD, path, flags)?;
+        let seen = rustix::fs::statx(&tree, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)?;
+        Ok(Self { path: path.to_owned(), mount: seen.stx_mnt_id, boot: boot_id() })
+    }
+
+    /// A descriptor of the blocked directory through which it can be changed, like one that was opened before it was blocked. Needs
+    /// Linux 5.12.
+    pub fn open(&self) -> io::Result<OwnedFd> {
+        let tree =
+            copy(rustix::fs::open(&self.path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)?;
+        set_read_only(&tree, false)?;
+        Ok(rustix::fs::openat(&tree, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether it is what everybody sees at its path.
+    pub fn is_on_top(&self) -> bool {
+        self.boot == boot_id() && top_mount(&self.path).is_ok_and(|top| top == Some(self.mount))
+    }
+
+    /// Whether it is mounted, perhaps beneath something else.
+    pub fn is_there(&self) -> bool {
+        let found = |table: Vec<u8>| mounts_at(&table, self.path.as_os_str().as_bytes()).any(|m| m.id == self.mount);
+        self.boot == boot_id() && std::fs::read("/proc/self/mountinfo").is_ok_and(found)
     }
 
     /// None, and none takes more room in a note.
@@ -59,7 +94,7 @@ impl Block {
 
     /// Unmounts, when it is still the topmost mount there.
     pub fn remove(&self) -> io::Result<()> {
-        if self.boot == boot_id() && top_mount(&self.path)? == Some(self.mount) {
+        if self.is_on_top() {
             umount2(&self.path, MntFlags::MNT_DETACH)?;
         }
         Ok(())
@@ -75,9 +110,16 @@ struct MountAttributes {
     user_namespace: u64,
 }
 
-/// A mount that is at no path yet.
-fn make_read_only(tree: &OwnedFd) -> io::Result<()> {
-    let attributes = MountAttributes { set: MOUNT_ATTR_RDONLY, clear: 0, propagation: 0, user_namespace: 0 };
+/// Another mount of the same directory, at no path yet.
+fn copy(directory: impl AsFd) -> io::Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    Ok(rustix::mount::open_tree(directory, "", flags)?)
+}
+
+/// Of a mount that is at no path yet.
+fn set_read_only(tree: &OwnedFd, read_only: bool) -> io::Result<()> {
+    let (set, clear) = if read_only { (MOUNT_ATTR_RDONLY, 0) } else { (0, MOUNT_ATTR_RDONLY) };
+    let attributes = MountAttributes { set, clear, propagation: 0, user_namespace: 0 };
     // SAFETY: the path is an empty C string, the attributes are laid out as mount_setattr(2) says and of the size that is told, and both
     // outlive the call.
     let done = unsafe {
@@ -99,16 +141,28 @@ fn top_mount(path: &Path) -> io::Result<Option<u64>> {
     Ok(topmost(&table, path.as_os_str().as_bytes()))
 }
 
-fn topmost(table: &[u8], path: &[u8]) -> Option<u64> {
-    let mut found = None;
-    for line in table.split(|b| *b == b'\n') {
+/// A line of mountinfo.
+#[derive(Clone, Copy)]
+struct Mounted {
+    id: u64,
+    /// What it lies over.
+    parent: u64,
+}
+
+/// All mounts at exactly this path, in no order that says which lies over which.
+fn mounts_at<'a>(table: &'a [u8], path: &'a [u8]) -> impl Iterator<Item = Mounted> + Clone + 'a {
+    table.split(|b| *b == b'\n').filter_map(move |line| {
         let mut fields = line.split(|b| *b == b' ');
-        let id = fields.next().and_then(|f| std::str::from_utf8(f).ok()).and_then(|f| f.parse().ok());
-        if fields.nth(3).is_some_and(|f| unescape(f) == path) {
-            found = id.or(found);
-        }
-    }
-    found
+        let mut number = || fields.next().and_then(|f| std::str::from_utf8(f).ok()).and_then(|f| f.parse().ok());
+        let (id, parent) = (number()?, number()?);
+        fields.nth(2).is_some_and(|f| unescape(f) == path).then_some(Mounted { id, parent })
+    })
+}
+
+/// The one that no other lies over.
+fn topmost(table: &[u8], path: &[u8]) -> Option<u64> {
+    let all = mounts_at(table, path);
+    all.clone().filter(|m| !all.clone().any(|other| other.parent == m.id)).last().map(|m| m.id)
 }
 
 /// The kernel writes space, tab, newline and backslash as octal.
@@ -138,6 +192,46 @@ mod tests {
         let table = b"20 1 0:1 / / rw - ext4 /dev/a rw\n31 20 0:2 / /a\\040b rw - ext4 /dev/b rw\n40 31 0:2 / /a\\040b ro shared:1 - ext4 /dev/b rw\n41 20 0:2 / /a rw - x y z\n";
         assert_eq!(topmost(table, b"/a b"), Some(40));
         assert_eq!(topmost(table, b"/c"), None);
+        // Put beneath the other one later: 41 lies over 20, and 31 over 41.
+        let table = b"31 41 0:2 / /a rw - x y z\n41 20 0:2 / /a ro - x y z\n";
+        assert_eq!(topmost(table, b"/a"), Some(31));
+    }
+
+    #[test]
+    fn a_directory_is_blocked_when_what_lies_over_the_block_ends() {
+        if !nix::unistd::geteuid().is_root() {
+            eprintln!("skipped: mounting needs root");
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let flags = OFlags::DIRECTORY | OFlags::PATH;
+        let beneath = rustix::fs::open(dir.path(), flags, Mode::empty()).unwrap();
+        mount(None::<&str>, dir.path(), Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
+        let under = Block::under(&beneath, dir.path());
+        let above = std::fs::write(dir.path().join("on top"), b"1");
+        let Ok(block) = under else {
+            umount2(dir.path(), MntFlags::MNT_DETACH).unwrap();
+            eprintln!("skipped: older than Linux 6.5");
+            return;
+        };
+        let covered = (block.is_there(), block.is_on_top());
+        block.remove().unwrap();
+        let kept = block.is_there();
+        umount2(dir.path(), MntFlags::MNT_DETACH).unwrap();
+        let uncovered = (block.is_there(), block.is_on_top());
+        let refused = std::fs::write(dir.path().join("x"), b"1");
+        let through = block.open().and_then(|root| {
+            let flags = OFlags::CREATE | OFlags::WRONLY;
+            Ok(rustix::fs::openat(&root, "y", flags, Mode::RUSR)?)
+        });
+        block.remove().unwrap();
+        let gone = !block.is_there();
+        above.unwrap();
+        assert_eq!((covered, kept, uncovered, gone), ((true, false), true, (true, true), true));
+        assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::ReadOnlyFilesystem);
+        through.unwrap();
+        assert!(dir.path().join("y").exists());
+        std::fs::write(dir.path().join("x"), b"1").unwrap();
     }
 
     #[test]

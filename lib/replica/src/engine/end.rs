@@ -112,6 +112,12 @@ impl Engine {
                 ));
             }
         }
+        // Programs that did not end with the application would write into the plain directory, between the end of the mount and the
+        // beginning of the role that blocks it. Where the kernel cannot do it, that is an instant.
+        if let State::Primary { fronts } = &self.state {
+            let beneath = fronts.iter().map(FrontSession::root_fd);
+            let _ = place::block_beneath(&self.core.spec.directories, beneath, &self.core.state_file("blocked"));
+        }
         let place = self.drain();
         self.rest();
         let Some(place) = place else {
@@ -165,6 +171,7 @@ impl Engine {
                 for directory in &self.core.spec.directories {
                     front::clear_stale(&directory.path).map_err(|e| Failure::new(e, "unmount it by hand"))?;
                 }
+                place::unblock_stale(&self.core.state_file("blocked"));
                 Ok(())
             }
             State::Secondary { .. } => {
@@ -176,6 +183,8 @@ impl Engine {
             State::Primary { .. } => {
                 let shared = self.drain().is_some();
                 self.rest();
+                // Of a demotion that was begun and did not end.
+                place::unblock_stale(&self.core.state_file("blocked"));
                 self.save(!shared)
             }
         }

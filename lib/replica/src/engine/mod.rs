@@ -256,19 +256,22 @@ impl Engine {
         // Nobody is let in before all is ready.
         let _door = server.close_door();
         core.gate.close();
-        place::unblock_stale(&core.state_file("blocked"));
+        // The knowledge that all was shared ends here. Written before the directory is released, if a swap that was given up left it
+        // blocked: what a program wrote between that and the mount would be on no other node.
+        core.remember(|r| r.unshared = true)?;
+        core.begin_policy()?;
         let mut kept = std::mem::take(&mut self.kept);
-        if !kept.iter().any(|(name, _)| name.starts_with("fuse:")) {
+        if kept.iter().any(|(name, _)| name.starts_with("fuse:")) {
+            place::unblock_stale(&core.state_file("blocked"));
+        } else {
             // A mount whose engine died together with its keeper hides the directory: nobody can continue it.
             for directory in &core.spec.directories {
                 front::clear_stale(&directory.path).map_err(|e| Failure::new(e, "unmount it by hand"))?;
             }
+            place::unblock_stale(&core.state_file("blocked"));
             // With a mount of ours in the way nothing could be checked; it was checked when that was made.
             place::check(&core.spec.directories)?;
         }
-        // The knowledge that all was shared ends here.
-        core.remember(|r| r.unshared = true)?;
-        core.begin_policy()?;
         {
             let mut flow = core.flow();
             if let Some(place) = from {
@@ -377,12 +380,22 @@ impl Engine {
         for directory in &core.spec.directories {
             front::clear_stale(&directory.path).map_err(|e| Failure::new(e, "unmount it by hand"))?;
         }
-        place::unblock_stale(&core.state_file("blocked"));
-        place::check(&core.spec.directories)?;
+        let file = core.state_file("blocked");
+        // Left by the demotion of a moment ago, or by a secondary that died: not for an instant is the directory plain.
+        let standing = place::blocked(&core.spec.directories, &file);
+        if standing.is_none() {
+            place::unblock_stale(&file);
+            place::check(&core.spec.directories)?;
+        }
         let places = PlaceFile::open(&core.state_file("place"), &boot_id())
             .map_err(|e| Failure::new(format!("the state directory: {e}"), "it must be on a writable disk"))?;
-        let roots = core.spec.directories.iter().map(|d| place::open(&d.path)).collect::<Result<Vec<_>, _>>()?;
-        let blocks = place::block(&core.spec.directories, &core.state_file("blocked"))?;
+        let (roots, blocks) = match standing {
+            Some(standing) => standing,
+            None => (
+                core.spec.directories.iter().map(|d| place::open(&d.path)).collect::<Result<Vec<_>, _>>()?,
+                place::block(&core.spec.directories, &file)?,
+            ),
+        };
         let started = self.start_follower(wanted, place, places, roots);
         match started {
             Ok(follower) => {
@@ -391,7 +404,7 @@ impl Engine {
             }
             Err(e) => {
                 core.flow().role = Role::Idle;
-                place::unblock(&blocks, &core.state_file("blocked"))?;
+                place::unblock(&blocks, &file)?;
                 Err(e)
             }
         }

@@ -117,9 +117,10 @@ fn room(blocks: &[u8]) -> usize {
     blocks.len().max(1).next_multiple_of(4096)
 }
 
-/// Takes the room for the note of all these directories.
+/// Takes the room for the note of all these directories: each may be blocked beneath a mount and over it.
 pub fn reserve(directories: &[Directory], file: &Path) -> std::io::Result<()> {
-    let widest: Vec<Block> = directories.iter().map(|directory| Block::widest(&directory.path)).collect();
+    let widest: Vec<Block> =
+        directories.iter().flat_map(|d| [Block::widest(&d.path), Block::widest(&d.path)]).collect();
     let room = room(&serde_json::to_vec(&widest)?);
     let mut noted = match std::fs::read(file) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Vec::new(),
@@ -147,6 +148,47 @@ fn note(blocks: &[Block], file: &Path) -> Result<(), Failure> {
     written.map_err(|e| Failure::new(format!("{}: {e}", file.display()), "the state directory must be writable"))
 }
 
+/// What is noted.
+fn noted(file: &Path) -> Vec<Block> {
+    std::fs::read(file).ok().and_then(|b| serde_json::from_slice(&b).ok()).unwrap_or_default()
+}
+
+/// Before the mounts over the directories end: each that a secondary blocks is blocked from that moment on, so that a program that is
+/// still there writes into no plain directory. `beneath`: a descriptor of each directory, in their order. An error, and nothing is
+/// blocked: the kernel is older than Linux 6.5, for one.
+pub fn block_beneath<'a>(
+    directories: &[Directory],
+    beneath: impl Iterator<Item = BorrowedFd<'a>>,
+    file: &Path,
+) -> std::io::Result<()> {
+    let mut blocks = noted(file);
+    for (directory, beneath) in directories.iter().zip(beneath).filter(|(d, _)| d.read_only) {
+        if !blocks.iter().any(|b| b.path() == directory.path && b.is_there()) {
+            blocks.push(Block::under(beneath, &directory.path)?);
+        }
+        // What is noted is found and removed, whatever becomes of this process.
+        note(&blocks, file).map_err(|e| std::io::Error::other(e.reason))?;
+    }
+    Ok(())
+}
+
+/// If all directories that a secondary blocks are blocked already: descriptors of all directories, and the blocks. `None` also where the
+/// kernel cannot open what is blocked (before Linux 5.12).
+pub fn blocked(directories: &[Directory], file: &Path) -> Option<(Vec<OwnedFd>, Vec<Block>)> {
+    let noted = noted(file);
+    let (mut roots, mut blocks) = (Vec::new(), Vec::new());
+    for directory in directories {
+        if !directory.read_only {
+            roots.push(open(&directory.path).ok()?);
+            continue;
+        }
+        let block = noted.iter().find(|b| b.path() == directory.path && b.is_on_top())?;
+        roots.push(block.open().ok()?);
+        blocks.push(block.clone());
+    }
+    (!blocks.is_empty()).then_some((roots, blocks))
+}
+
 pub fn unblock(blocks: &[Block], file: &Path) -> Result<(), Failure> {
     for block in blocks {
         block.remove().map_err(|e| {
@@ -159,8 +201,11 @@ pub fn unblock(blocks: &[Block], file: &Path) -> Result<(), Failure> {
 /// Blocks every directory because the application may go on without its engine: what it wrote into the plain directory would be on no
 /// other node, and nobody would know. Removed by the next order that needs the directory.
 pub fn seal(directories: &[Directory], file: &Path) -> Result<(), Failure> {
-    let mut blocks = Vec::new();
+    let mut blocks: Vec<Block> = noted(file).into_iter().filter(Block::is_there).collect();
     for directory in directories {
+        if blocks.iter().any(|b| b.path() == directory.path && b.is_on_top()) {
+            continue;
+        }
         // Busy: opened for writing between the end of the mount and now; then the next attempt, after which that file is out of reach.
         let mut tries = 0;
         let block = loop {
@@ -198,18 +243,22 @@ pub fn cover<'a>(
             }
         }
     }
+    let mut all = noted(file);
+    all.retain(Block::is_there);
+    all.extend(blocks);
     // Not noted, it is removed all the same, with the dead mount beneath it.
-    let _ = note(&blocks, file);
+    let _ = note(&all, file);
     Ok(())
 }
 
-/// Removes what a former process left.
+/// Removes what a former process left. What lies beneath a mount stays noted until that is gone.
 pub fn unblock_stale(file: &Path) {
-    let left: Vec<Block> = std::fs::read(file).ok().and_then(|b| serde_json::from_slice(&b).ok()).unwrap_or_default();
+    let left = noted(file);
     for block in left.iter().rev() {
         let _ = block.remove();
     }
-    if !left.is_empty() {
-        let _ = note(&[], file);
+    let covered: Vec<Block> = left.iter().filter(|b| b.is_there()).cloned().collect();
+    if covered.len() < left.len() {
+        let _ = note(&covered, file);
     }
 }
