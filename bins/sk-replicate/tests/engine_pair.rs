@@ -672,6 +672,8 @@ fn what_is_opened_again_during_a_swap_is_not_acknowledged_past_it() {
         let refused = std::fs::write(pair.a.dir.join("past"), b"x").unwrap_err();
         assert_eq!(refused.kind(), std::io::ErrorKind::ReadOnlyFilesystem, "round {round}");
         let acknowledged = application.finish();
+        // Nor does one that waits for the directory on the other node come in before the mount is there.
+        let waiting = Stubborn::start(&pair.b.dir, 100 + round);
         pair.b.done(json!({"kind":"promote","peer":"paired"}));
         for name in &acknowledged {
             let there = std::fs::read(pair.b.dir.join(name)).unwrap_or_default();
@@ -679,14 +681,21 @@ fn what_is_opened_again_during_a_swap_is_not_acknowledged_past_it() {
         }
         pair.a.until_replica("a in sync", |r| r["peer"] == "in_sync" && r["standing"] == "paired");
         pair.b.until_replica("b sees it", |r| r["peer"] == "in_sync" && r["standing"] == "paired");
+        let acknowledged = waiting.finish();
         until_equal(&pair.b.dir, &pair.a.dir);
+        for name in &acknowledged {
+            assert!(pair.a.dir.join(name).exists(), "round {round}: {name} was acknowledged on the other node");
+        }
         pair.b.done(json!({"kind":"demote"}));
         pair.a.done(json!({"kind":"promote","peer":"paired"}));
         pair.b.until_replica("b in sync", |r| r["peer"] == "in_sync" && r["standing"] == "paired");
         pair.a.until_replica("a sees it", |r| r["peer"] == "in_sync");
     }
+    pair.b.done(json!({"kind":"retire"}));
     pair.a.done(json!({"kind":"retire"}));
-    std::fs::write(pair.a.dir.join("plain again"), b"x").unwrap();
+    for node in [&pair.a, &pair.b] {
+        std::fs::write(node.dir.join("plain again"), b"x").unwrap();
+    }
 }
 
 #[test]

@@ -118,6 +118,7 @@ fn worker() {
     let log = fs::OpenOptions::new().create(true).append(true).open(log).unwrap();
     let front = FrontSession::start(FrontSpec {
         dir_index: 0,
+        root: None,
         path: PathBuf::from(path),
         excludes: None,
         recorder: Arc::new(Log(Mutex::new((log, 0)), orders.clone())),

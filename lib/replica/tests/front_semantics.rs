@@ -319,6 +319,7 @@ fn refuses_a_directory_in_use_and_one_that_is_not_there() {
     let path = dir.path().canonicalize().unwrap();
     let spec = |path: &Path| FrontSpec {
         dir_index: 0,
+        root: None,
         path: path.to_owned(),
         excludes: None,
         recorder: Arc::new(front_support::Tape::default()),

@@ -127,6 +127,7 @@ fn serve(path: PathBuf) -> (FrontSession, Arc<Tape>) {
     let tape = Arc::new(Tape::default());
     let front = FrontSession::start(FrontSpec {
         dir_index: 0,
+        root: None,
         path,
         excludes: None,
         recorder: Arc::clone(&tape) as _,

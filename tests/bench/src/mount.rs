@@ -45,6 +45,7 @@ pub fn serve(dir: &Path) -> Result<()> {
     std::fs::create_dir_all(dir)?;
     let _front = FrontSession::start(FrontSpec {
         dir_index: 0,
+        root: None,
         path: dir.canonicalize()?,
         excludes: None,
         recorder: Arc::new(Alone),

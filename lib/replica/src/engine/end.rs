@@ -4,7 +4,7 @@ use super::core::lock;
 use super::place;
 use super::report::{Peer, Role};
 use super::spec::Failure;
-use super::{Engine, State};
+use super::{Engine, State, Then};
 use crate::front::{self, FrontError, FrontSession, Unmount};
 use crate::op::Op;
 use crate::stream::message::Place;
@@ -150,7 +150,7 @@ impl Engine {
             return Err(Failure::new("this node serves", "order retire first"));
         }
         // Acknowledge nothing from here on, then remember why.
-        self.leave_secondary(false)?;
+        self.leave_secondary(false, Then::Plain)?;
         self.core.remember(|r| {
             if matches!(r.standing, Standing::Paired | Standing::Alone) {
                 r.standing = Standing::Outdated;
@@ -175,7 +175,7 @@ impl Engine {
                 Ok(())
             }
             State::Secondary { .. } => {
-                self.leave_secondary(true)?;
+                self.leave_secondary(true, Then::Plain)?;
                 // What a former life did not share is shared only once a resynchronisation has ended.
                 let unshared = self.core.remembered().unshared;
                 self.save(unshared)

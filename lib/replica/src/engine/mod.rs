@@ -74,6 +74,14 @@ enum State {
     Secondary { follower: Follower, blocks: Vec<Block> },
 }
 
+/// What becomes of the directories of a secondary that is one no more.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Then {
+    Plain,
+    /// Until the next role, which follows at once.
+    Blocked,
+}
+
 /// The descriptor store as the front sees it.
 struct Kept {
     client: StoreClient,
@@ -260,6 +268,7 @@ impl Engine {
         // blocked: what a program wrote between that and the mount would be on no other node.
         core.remember(|r| r.unshared = true)?;
         core.begin_policy()?;
+        let mut roots = Vec::new();
         let mut kept = std::mem::take(&mut self.kept);
         if kept.iter().any(|(name, _)| name.starts_with("fuse:")) {
             place::unblock_stale(&core.state_file("blocked"));
@@ -268,9 +277,15 @@ impl Engine {
             for directory in &core.spec.directories {
                 front::clear_stale(&directory.path).map_err(|e| Failure::new(e, "unmount it by hand"))?;
             }
-            place::unblock_stale(&core.state_file("blocked"));
+            // What a secondary blocked stays blocked, beneath the mount: the directory is plain for nobody, not for an instant.
+            let file = core.state_file("blocked");
+            let standing = place::blocked(&core.spec.directories, &file);
+            if standing.is_none() {
+                place::unblock_stale(&file);
+            }
             // With a mount of ours in the way nothing could be checked; it was checked when that was made.
-            place::check(&core.spec.directories)?;
+            place::check(&core.spec.directories, standing.is_some())?;
+            roots = standing.map_or_else(Vec::new, |(roots, _)| roots);
         }
         {
             let mut flow = core.flow();
@@ -295,7 +310,7 @@ impl Engine {
                 flow.appending = true;
             }
         }
-        let fronts = match self.mount(&mut kept) {
+        let fronts = match self.mount(&mut kept, roots) {
             Ok(fronts) => fronts,
             Err(e) => {
                 core.flow().role = Role::Idle;
@@ -321,8 +336,10 @@ impl Engine {
         Ok(())
     }
 
-    fn mount(&mut self, kept: &mut Vec<(String, OwnedFd)>) -> Result<Vec<FrontSession>, Failure> {
+    /// `roots`: the directories, opened, if they are blocked.
+    fn mount(&mut self, kept: &mut Vec<(String, OwnedFd)>, roots: Vec<OwnedFd>) -> Result<Vec<FrontSession>, Failure> {
         let mut fronts: Vec<FrontSession> = Vec::new();
+        let mut roots = roots.into_iter();
         for (index, directory) in self.core.spec.directories.iter().enumerate() {
             let (own, others) = std::mem::take(kept).into_iter().partition(|(name, _)| belongs(name, &directory.path));
             *kept = others;
@@ -330,6 +347,7 @@ impl Engine {
             let started = FrontSession::start(FrontSpec {
                 dir_index: index as u16,
                 path: directory.path.clone(),
+                root: roots.next(),
                 excludes: exclude
                     .filter(|e| !e.is_empty())
                     .map(|e| -> crate::front::Excludes { Arc::new(move |path| e.is_excluded(path.as_bytes(), false)) }),
@@ -361,7 +379,7 @@ impl Engine {
             State::Primary { .. } => return Err(Failure::new("this node serves", "order demote or retire first")),
             State::Secondary { .. } if !full && since.is_none() => return Ok(()),
             State::Secondary { .. } => {
-                self.leave_secondary(false)?;
+                self.leave_secondary(false, Then::Blocked)?;
             }
             State::Idle => {}
         }
@@ -385,8 +403,8 @@ impl Engine {
         let standing = place::blocked(&core.spec.directories, &file);
         if standing.is_none() {
             place::unblock_stale(&file);
-            place::check(&core.spec.directories)?;
         }
+        place::check(&core.spec.directories, standing.is_some())?;
         let places = PlaceFile::open(&core.state_file("place"), &boot_id())
             .map_err(|e| Failure::new(format!("the state directory: {e}"), "it must be on a writable disk"))?;
         let (roots, blocks) = match standing {
@@ -478,7 +496,7 @@ impl Engine {
     }
 
     /// Stops following and releases the directories. The place up to which was applied.
-    fn leave_secondary(&mut self, goodbye: bool) -> Result<Option<Place>, Failure> {
+    fn leave_secondary(&mut self, goodbye: bool, then: Then) -> Result<Option<Place>, Failure> {
         let State::Secondary { follower, blocks } = std::mem::replace(&mut self.state, State::Idle) else {
             return Ok(None);
         };
@@ -496,7 +514,9 @@ impl Engine {
         // From now on somebody else may change the directory.
         let forgotten = PlaceFile::open(&self.core.state_file("place"), &boot_id()).and_then(|p| p.write(None));
         forgotten.map_err(|e| Failure::new(format!("the state directory: {e}"), "it must be on a writable disk"))?;
-        place::unblock(&blocks, &self.core.state_file("blocked"))?;
+        if then == Then::Plain {
+            place::unblock(&blocks, &self.core.state_file("blocked"))?;
+        }
         durable.map_err(|e| {
             Failure::new(
                 format!("a replicated directory cannot be made durable: {e}"),
@@ -527,7 +547,7 @@ impl Engine {
                 "wait until the resynchronisation has ended",
             ));
         }
-        let place = self.leave_secondary(false)?;
+        let place = self.leave_secondary(false, Then::Blocked)?;
         if peer == PeerMode::Paired && place.is_none() {
             return Err(Failure::new(
                 "this node was never in sync since it started",

@@ -12,8 +12,9 @@ use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::sync::Arc;
 
-/// Fails with a sentence for people when a directory cannot be replicated as it is. Nothing of ours lies over it.
-pub fn check(directories: &[Directory]) -> Result<(), Failure> {
+/// Fails with a sentence for people when a directory cannot be replicated as it is. Nothing of ours lies over it but, if they are
+/// `blocked`, blocks.
+pub fn check(directories: &[Directory], blocked: bool) -> Result<(), Failure> {
     for directory in directories {
         let path = &directory.path;
         match std::fs::metadata(path) {
@@ -32,7 +33,7 @@ pub fn check(directories: &[Directory]) -> Result<(), Failure> {
             }
         }
         let flags = rustix::fs::statvfs(path).map_or(StatVfsMountFlags::empty(), |fs| fs.f_flag);
-        if flags.contains(StatVfsMountFlags::RDONLY) {
+        if flags.contains(StatVfsMountFlags::RDONLY) && !blocked {
             return Err(Failure::new(
                 format!("replicated directory {} is mounted read-only", path.display()),
                 "mount its file system writable, or unmount what lies over it",

@@ -76,7 +76,10 @@ impl FrontSession {
             let error = std::io::Error::other("it must be an absolute path without symbolic links");
             return Err(directory(error));
         }
-        let root = rustix::fs::open(&path, flags, Mode::empty()).map_err(|e| directory(e.into()))?;
+        let root = match spec.root.take() {
+            Some(root) => root,
+            None => rustix::fs::open(&path, flags, Mode::empty()).map_err(|e| directory(e.into()))?,
+        };
         let found = holders(&path, Use::Changing);
         if !found.is_empty() {
             return Err(FrontError::InUse { path, holders: found });
@@ -106,6 +109,7 @@ impl FrontSession {
         let spec = FrontSpec {
             dir_index: spec.dir_index,
             path: path.clone(),
+            root: None,
             excludes: spec.excludes.clone(),
             recorder: Arc::clone(&spec.recorder),
             keeper: spec.keeper.clone(),

@@ -31,6 +31,8 @@ pub struct FrontSpec {
     pub dir_index: u16,
     /// The directory itself; FUSE is mounted over it.
     pub path: PathBuf,
+    /// The same, opened: the path may lead to a block of ours. None: it is opened by its path.
+    pub root: Option<OwnedFd>,
     /// None: everything is replicated.
     pub excludes: Option<Excludes>,
     pub recorder: Arc<dyn Recorder>,

@@ -149,6 +149,7 @@ pub fn mounted_with(excludes: Option<Excludes>) -> Mounted {
     let tape = Arc::new(Tape::default());
     let front = FrontSession::start(FrontSpec {
         dir_index: 0,
+        root: None,
         path: path.clone(),
         excludes,
         recorder: Arc::clone(&tape) as _,
