@@ -7,7 +7,7 @@
 //! No connection tracking is needed, and none is used.
 
 use crate::mark::{BASE, FOR_ALL, SEED};
-use crate::spec::{Group, Key, Mode, Proto, Rule};
+use crate::spec::{Group, Key, Mode, Proto, Rule, rules_of};
 use net::Mac;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -167,13 +167,7 @@ impl Plan<'_> {
     /// The chains of one address: which rule, which bucket.
     fn address(&self, out: &mut String, number: usize, placed: &Placed) {
         let v6 = placed.address.is_ipv6();
-        let rules: Vec<(usize, &Rule)> = self
-            .groups
-            .iter()
-            .enumerate()
-            .flat_map(|(g, group)| group.rules.iter().map(move |r| (g, r)))
-            .filter(|(_, r)| r.proto != Proto::Arp && r.address.covers(&placed.address))
-            .collect();
+        let rules: Vec<(usize, &Rule)> = rules_of(self.groups, placed.address).collect();
         let ways: BTreeSet<(usize, Proto, Key)> = rules.iter().map(|(g, r)| (*g, r.proto, r.filter)).collect();
         for way in &ways {
             let (g, proto, key) = *way;

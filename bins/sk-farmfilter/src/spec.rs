@@ -381,6 +381,15 @@ impl Spec {
     }
 }
 
+/// The rules for packets to an address with the numbers of their groups, in the order in which a packet meets them.
+pub fn rules_of(groups: &[Group], address: IpAddr) -> impl Iterator<Item = (usize, &Rule)> {
+    groups
+        .iter()
+        .enumerate()
+        .flat_map(|(number, group)| group.rules.iter().map(move |rule| (number, rule)))
+        .filter(move |(_, rule)| rule.proto != Proto::Arp && rule.address.covers(&address))
+}
+
 impl Wanted {
     /// The MAC of an invisible address: the given one, else 5A:FE and four bytes of the first address of the interface.
     pub fn virtual_mac(&self, first: IpAddr) -> Mac {

@@ -612,6 +612,14 @@ fn until_there(path: &std::path::Path) {
     }
 }
 
+/// Every file that a [`Stubborn`] program was told is safe is in the directory, whole.
+fn check_files(dir: &std::path::Path, acknowledged: &[String]) {
+    for name in acknowledged {
+        let there = std::fs::read(dir.join(name)).unwrap_or_default();
+        assert_eq!(there, name.as_bytes(), "{name} was acknowledged");
+    }
+}
+
 /// It writes nothing past a primary whose runner is gone.
 #[test]
 fn what_is_opened_again_while_the_runner_dies_is_not_acknowledged_past_it() {
@@ -627,10 +635,7 @@ fn what_is_opened_again_while_the_runner_dies_is_not_acknowledged_past_it() {
         assert_eq!(refused.kind(), std::io::ErrorKind::ReadOnlyFilesystem, "round {round}");
         let acknowledged = application.finish();
         pair.b.done(json!({"kind":"promote","peer":"excluded"}));
-        for name in &acknowledged {
-            let there = std::fs::read(pair.b.dir.join(name)).unwrap_or_default();
-            assert_eq!(there, name.as_bytes(), "round {round}: {name} was acknowledged");
-        }
+        check_files(&pair.b.dir, &acknowledged);
         pair.a.start_again();
         pair.a.done(json!({"kind":"secondary"}));
         pair.a.until_replica("a in sync", |r| r["peer"] == "in_sync" && r["standing"] == "paired");
@@ -675,17 +680,12 @@ fn what_is_opened_again_during_a_swap_is_not_acknowledged_past_it() {
         // Nor does one that waits for the directory on the other node come in before the mount is there.
         let waiting = Stubborn::start(&pair.b.dir, 100 + round);
         pair.b.done(json!({"kind":"promote","peer":"paired"}));
-        for name in &acknowledged {
-            let there = std::fs::read(pair.b.dir.join(name)).unwrap_or_default();
-            assert_eq!(there, name.as_bytes(), "round {round}: {name} was acknowledged");
-        }
+        check_files(&pair.b.dir, &acknowledged);
         pair.a.until_replica("a in sync", |r| r["peer"] == "in_sync" && r["standing"] == "paired");
         pair.b.until_replica("b sees it", |r| r["peer"] == "in_sync" && r["standing"] == "paired");
         let acknowledged = waiting.finish();
         until_equal(&pair.b.dir, &pair.a.dir);
-        for name in &acknowledged {
-            assert!(pair.a.dir.join(name).exists(), "round {round}: {name} was acknowledged on the other node");
-        }
+        check_files(&pair.a.dir, &acknowledged);
         pair.b.done(json!({"kind":"demote"}));
         pair.a.done(json!({"kind":"promote","peer":"paired"}));
         pair.b.until_replica("b in sync", |r| r["peer"] == "in_sync" && r["standing"] == "paired");

@@ -3,6 +3,7 @@
 use crate::types::Mac;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+pub const ETHERTYPE_IPV4: u16 = 0x0800;
 pub const ETHERTYPE_ARP: u16 = 0x0806;
 pub const ETHERTYPE_IPV6: u16 = 0x86dd;
 

@@ -1,8 +1,9 @@
 //! Does a program say what the rules say? Tried on packets before any real one comes.
 
 use crate::mark::bucket_of;
-use crate::spec::{Any, Group, Key, Proto};
+use crate::spec::{Any, Group, Proto, rules_of};
 use net::NetError;
+use net::frame::{ETHERTYPE_IPV4, ETHERTYPE_IPV6};
 use net::tcx::{DROP, Program};
 use std::net::IpAddr;
 
@@ -23,11 +24,8 @@ pub struct Packet {
 impl Packet {
     /// Which bucket of which group, by the first rule that names the packet. `None`: no rule does.
     pub fn place(&self, groups: &[Group]) -> Option<(usize, u8)> {
-        let all = groups.iter().enumerate().flat_map(|(number, group)| group.rules.iter().map(move |r| (number, r)));
-        let mut matching = all.filter(|(_, rule)| {
-            rule.proto == self.proto && rule.port.covers(&self.port) && rule.address.covers(&self.destination)
-        });
-        let (number, rule) = matching.next()?;
+        let (number, rule) = rules_of(groups, self.destination)
+            .find(|(_, rule)| rule.proto == self.proto && rule.port.covers(&self.port))?;
         Some((number, bucket_of(rule.filter, self.source, Some(self.source_port), Some(self.identification))?))
     }
 
@@ -43,7 +41,7 @@ impl Packet {
                 header.extend(self.identification.to_be_bytes());
                 header.extend([0x40, 0, 64, protocol, 0, 0]);
                 header.extend([from.octets(), to.octets()].concat());
-                (0x0800_u16, header)
+                (ETHERTYPE_IPV4, header)
             }
             (from, to) => {
                 let octets = |ip: IpAddr| match ip {
@@ -54,7 +52,7 @@ impl Packet {
                 header.extend(length.to_be_bytes());
                 header.extend([protocol, 64]);
                 header.extend([octets(from), octets(to)].concat());
-                (0x86dd, header)
+                (ETHERTYPE_IPV6, header)
             }
         };
         [&[2; 12][..], &kind.to_be_bytes(), &header, &ports, payload].concat()
@@ -66,12 +64,9 @@ impl Packet {
 /// # Errors
 /// The program says something else than the rules would, or cannot be tried.
 pub fn check(judge: &Program, addresses: &[IpAddr], groups: &[Group], foreign: &[u8]) -> Result<(), NetError> {
-    for (address, (turn, rule)) in
-        addresses.iter().flat_map(|a| (0..).zip(groups.iter().flat_map(|g| &g.rules)).map(move |r| (*a, r)))
+    for (address, (turn, (_, rule))) in
+        addresses.iter().flat_map(|a| (0..).zip(rules_of(groups, *a)).map(move |rule| (*a, rule)))
     {
-        if rule.proto == Proto::Arp || !rule.address.covers(&address) || rule.filter == Key::Ipid && address.is_ipv6() {
-            continue;
-        }
         for client in 0..CLIENTS {
             let random = net::jhash::jhash(&client.to_be_bytes(), turn);
             let [low, high] = [random as u16, (random >> 16) as u16];

@@ -6,12 +6,13 @@
 
 use crate::mark::SEED;
 use crate::plan::Placed;
-use crate::spec::{Any, Group, Key, Mode, Proto, Rule};
+use crate::spec::{Any, Group, Key, Mode, Proto, Rule, rules_of};
 use net::ebpf::Condition::{Equal, Greater, NotEqual};
 use net::ebpf::Operation::{Add, And, Move, Or, ShiftLeft, ShiftRight, Subtract, Xor};
 use net::ebpf::Register::{self, R0, R1, R2, R3, R4, R5, R6, R7, R8, R9, R10};
 use net::ebpf::Width::{Byte, Double, Half, Word};
 use net::ebpf::{Assembler, Instruction, LOOK_UP, Label};
+use net::frame::{ETHERTYPE_IPV4, ETHERTYPE_IPV6};
 use net::jhash::INITIAL;
 use net::tcx::{DROP, NEXT};
 use std::net::IpAddr;
@@ -58,10 +59,10 @@ type Way = (bool, Key);
 /// The program for one interface with these addresses. `None`: there is nothing that it could drop.
 pub fn program(addresses: &[&Placed], groups: &[Group], maps: Maps) -> Option<Vec<Instruction>> {
     let mut writer = Writer::new(maps);
-    let known: Vec<(IpAddr, Vec<(u32, &Rule)>)> = addresses
+    let known: Vec<(IpAddr, Vec<(usize, &Rule)>)> = addresses
         .iter()
         .filter(|placed| placed.mode == Mode::VmacInvisible)
-        .map(|placed| (placed.address, rules(placed.address, groups)))
+        .map(|placed| (placed.address, rules_of(groups, placed.address).collect::<Vec<_>>()))
         .filter(|(_, rules)| !rules.is_empty())
         .collect();
     let total: usize = known.iter().map(|(_, rules)| rules.len()).sum();
@@ -82,15 +83,6 @@ pub fn program(addresses: &[&Placed], groups: &[Group], maps: Maps) -> Option<Ve
     writer.ways();
     writer.verdict();
     writer.a.finish()
-}
-
-/// The rules of an address with the numbers of their groups, in the order in which a packet meets them.
-fn rules(address: IpAddr, groups: &[Group]) -> Vec<(u32, &Rule)> {
-    (0..)
-        .zip(groups)
-        .flat_map(|(number, group)| group.rules.iter().map(move |rule| (number, rule)))
-        .filter(|(_, rule)| rule.proto != Proto::Arp && rule.address.covers(&address))
-        .collect()
 }
 
 /// `R6` is the descriptor of the packet and `R2` its frame; `R7` the first bucket of the group, once a rule was found.
@@ -123,7 +115,7 @@ impl Writer {
         a.jump_if_double(Greater, R0, R3, self.pass);
         a.load(Half, R0, R2, ETHERNET_TYPE);
         let [to_v4, to_v6] = self.families;
-        for (known, kind, label) in [(v4, 0x0800_u16, to_v4), (v6, 0x86dd, to_v6)] {
+        for (known, kind, label) in [(v4, ETHERTYPE_IPV4, to_v4), (v6, ETHERTYPE_IPV6, to_v6)] {
             if known {
                 a.jump_if(Equal, R0, u32::from(kind.to_be()), label);
             }
@@ -157,7 +149,7 @@ impl Writer {
     }
 
     /// If the packet is for the address, the first rule that it matches decides.
-    fn address(&mut self, address: IpAddr, rules: &[(u32, &Rule)]) {
+    fn address(&mut self, address: IpAddr, rules: &[(usize, &Rule)]) {
         let other = self.a.label();
         match address {
             IpAddr::V4(v4) => self.a.jump_if(NotEqual, R4, u32::from_ne_bytes(v4.octets()), other),
@@ -177,7 +169,7 @@ impl Writer {
             if let Any::One(port) = rule.port {
                 self.a.jump_if(NotEqual, R9, u32::from(port.to_be()), next);
             }
-            self.a.word(Move, R7, group << 8);
+            self.a.word(Move, R7, (*group as u32) << 8);
             let way = self.way((address.is_ipv6(), rule.filter));
             self.a.jump(way);
             self.a.put(next);

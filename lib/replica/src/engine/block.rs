@@ -44,20 +44,19 @@ impl Block {
 
     /// Mounts `beneath` itself over whatever lies at the path, from the first moment read-only. Needs Linux 5.12; `ENOSYS` before.
     pub fn over(beneath: impl AsFd, path: &Path) -> io::Result<Self> {
-        let tree = copy(beneath)?;
-        set_read_only(&tree, true)?;
-        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-        rustix::mount::move_mount(&tree, "", rustix::fs::CWD, path, flags)?;
-        let mount = top_mount(path)?.unwrap_or_default();
-        Ok(Self { path: path.to_owned(), mount, boot: boot_id() })
+        Self::put(beneath, path, MoveMountFlags::empty())
     }
 
     /// Mounts `beneath`, read-only, between the directory and the mount that lies over it: when that one ends, the directory is blocked
     /// from the first moment. Needs Linux 6.5; `EINVAL` or `ENOSYS` before.
     pub fn under(beneath: impl AsFd, path: &Path) -> io::Result<Self> {
-        let tree = copy(beneath)?;
+        Self::put(beneath, path, MoveMountFlags::MOVE_MOUNT_BENEATH)
+    }
+
+    fn put(directory: impl AsFd, path: &Path, place: MoveMountFlags) -> io::Result<Self> {
+        let tree = copy(directory)?;
         set_read_only(&tree, true)?;
-        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_BENEATH;
+        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | place;
         rustix::mount::move_mount(&tree, "", rustix::fs::CWD, path, flags)?;
         let seen = rustix::fs::statx(&tree, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)?;
         Ok(Self { path: path.to_owned(), mount: seen.stx_mnt_id, boot: boot_id() })
