@@ -25,9 +25,19 @@ const RENEWAL_MS: u64 = 2000;
 struct Held {
     wanted: Wanted,
     placed: Placed,
-    index: u32,
+    /// Number and MAC of its interface.
+    link: (u32, Option<Mac>),
     present: bool,
     schedule: Option<Schedule>,
+}
+
+impl Held {
+    /// If this node announces the address at all.
+    fn announce_again(&mut self, now: u64) {
+        if self.schedule.is_some() {
+            self.schedule = Some(Schedule::new(now, None));
+        }
+    }
 }
 
 /// Where the addresses belong, found before anything is set.
@@ -79,6 +89,22 @@ impl Layout {
             )));
         }
         Ok(layout)
+    }
+
+    /// The same places on the interfaces that have their names now. What is missing at the moment, an interface or its own
+    /// address, stays as it was: it is made in several steps, and the last may come much later.
+    pub fn renewed(&self, rtnl: &mut Rtnl) -> Result<Self, Failure> {
+        let (now, addresses) = (rtnl.links()?, rtnl.addresses()?);
+        let (mut placed, mut links) = (self.placed.clone(), self.links.clone());
+        for (placed, link) in placed.iter_mut().zip(&mut links) {
+            let Some(new) = now.iter().find(|l| l.name == placed.interface) else { continue };
+            link.clone_from(new);
+            if placed.mode == Mode::VmacDirected {
+                placed.told_mac = new.mac.unwrap_or(Mac::ZERO);
+            }
+            placed.own_ipv4 = own_ipv4(new, placed.address, &addresses).or(placed.own_ipv4);
+        }
+        Ok(Self { placed, links, subnets: self.subnets.clone(), loopback: self.loopback })
     }
 
     /// Where other nodes send packets for directed addresses to, and from which MAC this node asks.
@@ -174,7 +200,7 @@ impl Addresses {
             all.held.push(Held {
                 wanted: wanted.clone(),
                 placed: placed.clone(),
-                index: link.index,
+                link: (link.index, link.mac),
                 present: true,
                 schedule: None,
             });
@@ -193,6 +219,15 @@ impl Addresses {
         }
         all.report(rtnl, emitter)?;
         Ok(all)
+    }
+
+    /// Goes on in the places of this layout, on interfaces that were made anew.
+    pub fn move_to(&mut self, layout: &Layout, now: u64) -> Result<(), Failure> {
+        for (held, placed) in self.held.iter_mut().zip(&layout.placed) {
+            held.placed.clone_from(placed);
+            held.announce_again(now);
+        }
+        self.listen(&layout.links)
     }
 
     /// Opens the sockets of all interfaces.
@@ -252,7 +287,8 @@ impl Addresses {
         Ok(())
     }
 
-    /// Compares with what the kernel has. `true`: an interface was made anew, and the rules must be loaded again.
+    /// Compares with what the kernel has. `true`: an interface was made anew, and rules and sockets went with the old one, or
+    /// it has another MAC.
     pub fn compare(&mut self, rtnl: &mut Rtnl, emitter: &Emitter, now: u64) -> Result<bool, Failure> {
         let addresses = rtnl.addresses()?;
         for held in &mut self.held {
@@ -279,23 +315,18 @@ impl Addresses {
         let mut anew = false;
         for held in &mut self.held {
             if let Some(link) = links.iter().find(|l| l.name == held.placed.interface)
-                && link.index != held.index
+                && (link.index, link.mac) != held.link
             {
-                held.index = link.index;
+                held.link = (link.index, link.mac);
                 anew = true;
             }
-        }
-        if anew {
-            self.listen(&links)?;
         }
         self.report(rtnl, emitter)?;
         let back: Vec<String> =
             self.carriers.update(&links).into_iter().filter(|r| r.value == "up").map(|r| r.interface).collect();
         for held in self.held.iter_mut().filter(|h| back.contains(&h.placed.interface)) {
             // The switch may have learnt something else while the cable was out.
-            if held.schedule.is_some() {
-                held.schedule = Some(Schedule::new(now, None));
-            }
+            held.announce_again(now);
         }
         Ok(anew)
     }

@@ -31,6 +31,8 @@ use wire::Emitter;
 /// Packets taken from each lan before time is looked at again.
 const BATCH: usize = 512;
 const TRAFFIC_MS: u64 = 1000;
+/// Between two attempts to give an interface that was made anew its rules.
+const RESTORE_MS: u64 = 500;
 
 /// What an order waits for before it is answered.
 struct Pending {
@@ -59,6 +61,9 @@ pub struct Node {
     own_hop: Option<(Hop, Mac)>,
     macs: Vec<Option<Mac>>,
     next_hop: u64,
+    /// When an interface that was made anew gets its rules.
+    restore_at: Option<u64>,
+    restore_told: bool,
     /// `open` was ordered.
     pub open: bool,
     script_open: bool,
@@ -186,6 +191,8 @@ impl Node {
             addresses: None,
             own_hop,
             next_hop: now,
+            restore_at: None,
+            restore_told: false,
             open: false,
             script_open: false,
             up: false,
@@ -236,7 +243,7 @@ impl Node {
             self.introduce(asks);
         }
         self.serve_neighbours(now)?;
-        if !self.monitor.read()?.is_empty() {
+        if !self.monitor.read()?.is_empty() || self.restore_at.is_some_and(|at| now >= at) {
             self.compare(now)?;
         }
         if let Some(addresses) = &mut self.addresses {
@@ -437,6 +444,12 @@ impl Node {
     }
 
     fn compare(&mut self, now: u64) -> Result<(), Failure> {
+        if let Some(addresses) = &mut self.addresses
+            && addresses.compare(&mut self.rtnl, &self.emitter, now)?
+        {
+            self.restore_at = Some(now);
+        }
+        self.restore(now);
         if let Some(layout) = &self.layout {
             // The link-local address may have come, or the interface another MAC.
             let hop = layout.hop(&mut self.rtnl)?;
@@ -444,18 +457,38 @@ impl Node {
                 (self.own_hop, self.next_hop) = (hop, 0);
             }
         }
-        let Some(addresses) = &mut self.addresses else { return Ok(()) };
-        if addresses.compare(&mut self.rtnl, &self.emitter, now)? {
-            // An interface was made anew: the rules went with the old one.
-            let layout = Layout::find(&self.spec, &mut self.rtnl)?;
-            let plan = plan(&self.spec, &layout, self.nodes.len());
-            if let Some(kernel) = &mut self.kernel {
-                kernel.reload(&plan, self.spec.early_drop)?;
-            }
-            self.layout = Some(layout);
-            self.lease()?;
-        }
         Ok(())
+    }
+
+    /// Rules and sockets for interfaces that were made anew. These may vanish again at any moment, so that a failure is no
+    /// end: it is tried again until they are there to stay.
+    fn restore(&mut self, now: u64) {
+        if self.restore_at.take_if(|at| now >= *at).is_none() {
+            return;
+        }
+        match self.try_restore() {
+            Ok(()) => self.restore_told = false,
+            Err(error) => {
+                self.restore_at = Some(now + RESTORE_MS);
+                if !std::mem::replace(&mut self.restore_told, true) {
+                    sys::warn!(
+                        "sk-farmfilter: an interface was made anew, but has no rules yet: {error}; trying again"
+                    );
+                }
+            }
+        }
+    }
+
+    fn try_restore(&mut self) -> Result<(), Failure> {
+        let (Some(layout), Some(kernel), Some(addresses)) = (&self.layout, &mut self.kernel, &mut self.addresses)
+        else {
+            return Ok(());
+        };
+        let layout = layout.renewed(&mut self.rtnl)?;
+        kernel.reload(&plan(&self.spec, &layout, self.nodes.len()), self.spec.early_drop)?;
+        addresses.move_to(&layout, monotonic_ms())?;
+        self.layout = Some(layout);
+        self.lease()
     }
 
     fn count(&mut self, now: u64) -> Result<(), Failure> {
@@ -492,6 +525,7 @@ impl Node {
         }
         if let Some(addresses) = &self.addresses {
             next = next.min(addresses.deadline()).min(self.next_traffic);
+            next = next.min(self.restore_at.unwrap_or(u64::MAX));
         }
         if self.open && self.leased(now) {
             next = next.min(self.lease_until);

@@ -31,11 +31,21 @@ impl Claim {
         addresses: &[Address],
     ) -> Result<Self, NetError> {
         let place = place(ip, prefix, interface, links, addresses)?;
-        let sender = match place.link.mac {
-            Some(_) if place.link.arp => Some(PacketSocket::open(place.link.index)?),
-            _ => None,
-        };
+        let sender = sender(&place.link)?;
         Ok(Self { ip, place, one_side, sender, send_failed: false })
+    }
+
+    /// Goes on at its interface as it is now: made anew under the same name, or with another MAC. `true`: something changed.
+    pub fn follow(&mut self, links: &[Link]) -> Result<bool, NetError> {
+        let here = &self.place.link;
+        let same = links.iter().find(|l| l.index == here.index);
+        let Some(now) = same.or_else(|| links.iter().find(|l| l.name == here.name)) else { return Ok(false) };
+        if (now.index, now.mac) == (here.index, here.mac) {
+            return Ok(false);
+        }
+        self.sender = sender(now)?;
+        self.place.link.clone_from(now);
+        Ok(true)
     }
 
     /// Takes over what a former life left behind; refuses what somebody else configured.
@@ -100,6 +110,13 @@ impl Claim {
     pub fn schedule(&self, now: u64, reroute: Option<Reroute>) -> Schedule {
         // IPv6 has no periodic form: neighbours verify reachability by themselves.
         Schedule::new(now, reroute.filter(|_| self.ip.is_ipv4()))
+    }
+}
+
+fn sender(link: &Link) -> Result<Option<PacketSocket>, NetError> {
+    match link.mac {
+        Some(_) if link.arp => PacketSocket::open(link.index).map(Some),
+        _ => Ok(None),
     }
 }
 

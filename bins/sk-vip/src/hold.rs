@@ -8,6 +8,7 @@ use net::announce::Schedule;
 use net::interfaces::Interfaces;
 use net::probe::Patience;
 use net::rtnl::{Monitor, Rtnl};
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
@@ -100,6 +101,8 @@ struct Held {
     claim: Claim,
     schedule: Schedule,
     present: bool,
+    /// It could not be put back, for want of its interface: it is tried again until that is there.
+    waits: bool,
     /// When the kernel's lifetime was last renewed, and how long it is, milliseconds.
     renewed: u64,
     lifetime: u64,
@@ -194,7 +197,7 @@ impl Holder {
             let mut schedule = claim.schedule(now, wanted.reroute());
             schedule.poll(now);
             let lifetime = u64::from(seconds) * 1000;
-            self.held.push(Held { wanted, schedule, present: true, renewed: now, lifetime, claim });
+            self.held.push(Held { wanted, schedule, present: true, waits: false, renewed: now, lifetime, claim });
         }
         for held in &self.held {
             held.claim.prefer(&mut self.rtnl)?;
@@ -213,11 +216,14 @@ impl Holder {
                 }
             }
             self.renew(now)?;
-            let present = self.held.iter().filter(|h| h.present);
+            let kept = self.held.iter().filter(|h| h.present || h.waits);
             // What can only be renewed by a longer lease is looked at again when that ends.
             let renewable = self.spec.lifetime_s(monotonic_ms()).is_some();
-            let next = present
-                .flat_map(|h| [renewable.then(|| h.due()), self.spec.lease_until_ms, h.schedule.due()])
+            let next = kept
+                .flat_map(|h| {
+                    let announcement = h.schedule.due().filter(|_| h.present);
+                    [renewable.then(|| h.due()), self.spec.lease_until_ms, announcement]
+                })
                 .flatten()
                 .min();
             // One more millisecond: waking a moment early would only mean waking twice.
@@ -238,60 +244,81 @@ impl Holder {
     /// Renews lifetimes that are due. Never after the lifetime has passed: the peer may own the address by now.
     fn renew(&mut self, now: u64) -> Result<(), Failure> {
         let over = self.spec.lease_until_ms.is_some_and(|until| now >= until);
-        if !self.held.iter().any(|h| h.present && (over || now >= h.due())) {
+        if !self.held.iter().any(|h| (h.present || h.waits) && (over || now >= h.due())) {
             return Ok(());
         }
         // Removals reported meanwhile come first, else renewing would bring the address back.
         if !self.monitor.read()?.is_empty() {
             self.compare()?;
         }
-        let mut late = false;
-        for held in self.held.iter_mut().filter(|h| h.present) {
+        let mut changed = false;
+        for held in self.held.iter_mut().filter(|h| h.present || h.waits) {
             let before = monotonic_ms();
             let over = self.spec.lease_until_ms.is_some_and(|until| before >= until);
             if over || held.expired(before) {
+                held.waits = false;
                 held.claim.remove(&mut self.rtnl)?;
-                late = true;
+                changed = true;
                 continue;
             }
             // Too little left of the lease: it lives until then, or until the lease is longer.
             let Some(seconds) = self.spec.lifetime_s(before) else { continue };
-            held.claim.set(&mut self.rtnl, Some(seconds))?;
+            match held.claim.set(&mut self.rtnl, Some(seconds)) {
+                Ok(()) => changed |= held.waits,
+                // The interface is away, as the comparison tells or told; this process is awake, which is what expires.
+                Err(e) if held.waits || e.errno() == Some(Errno::ENODEV as i32) => {
+                    changed |= !held.waits;
+                    held.renewed = before;
+                    continue;
+                }
+                Err(e) => return Err(e.into()),
+            }
             let after = monotonic_ms();
             if held.expired(after) || self.spec.lease_until_ms.is_some_and(|until| after >= until) {
                 // This process was stopped between both looks at the clock.
                 held.claim.remove(&mut self.rtnl)?;
-                late = true;
+                changed = true;
                 continue;
             }
             held.renewed = before;
             held.lifetime = u64::from(seconds) * 1000;
             held.claim.prefer(&mut self.rtnl)?;
         }
-        if late { self.compare() } else { Ok(()) }
+        if changed { self.compare() } else { Ok(()) }
     }
 
     /// Compares what the kernel has with what we hold, and reports the difference.
     fn compare(&mut self) -> Result<(), Failure> {
-        let addresses = self.rtnl.addresses()?;
+        let (links, addresses) = (self.rtnl.links()?, self.rtnl.addresses()?);
         for held in &mut self.held {
+            let now = monotonic_ms();
+            match held.claim.follow(&links) {
+                // The neighbours know another MAC.
+                Ok(true) => held.schedule = held.claim.schedule(now, held.wanted.reroute()),
+                Ok(false) => {}
+                Err(e) => warn(&e.to_string()),
+            }
             let (ip, index) = (held.claim.ip, held.claim.place.link.index);
-            let present = addresses.iter().any(|a| a.ip == ip && a.index == index);
-            if present == held.present {
+            let mut present = addresses.iter().any(|a| a.ip == ip && a.index == index);
+            if present == held.present && !held.waits {
                 continue;
             }
-            let now = monotonic_ms();
             let over = self.spec.lease_until_ms.is_some_and(|until| now >= until);
             let expired = over || held.expired(now);
             if let Some(seconds) = self.spec.lifetime_s(now).filter(|_| !present && !expired && !held.wanted.check) {
-                warn(&format!("{ip} was removed by somebody else and is put back"));
-                if let Err(e) = held.claim.set(&mut self.rtnl, Some(seconds)) {
-                    warn(&e.to_string());
-                } else {
-                    held.renewed = now;
-                    held.lifetime = u64::from(seconds) * 1000;
-                    held.schedule = held.claim.schedule(now, held.wanted.reroute());
-                    continue;
+                match held.claim.set(&mut self.rtnl, Some(seconds)) {
+                    Ok(()) => {
+                        warn(&format!("{ip} was removed by somebody else and is put back"));
+                        present = true;
+                        held.lifetime = u64::from(seconds) * 1000;
+                    }
+                    Err(e) => {
+                        if !std::mem::replace(&mut held.waits, true) {
+                            warn(&format!(
+                                "{ip} was removed by somebody else and is put back when that is possible: {e}"
+                            ));
+                        }
+                    }
                 }
             }
             if !present && over {
@@ -299,10 +326,13 @@ impl Holder {
             } else if !present && expired {
                 warn(&format!("{ip} expired: this process was not scheduled for more than {} ms", held.lifetime));
             }
-            held.present = present;
             if present {
+                held.waits = false;
                 held.renewed = now;
                 held.schedule = held.claim.schedule(now, held.wanted.reroute());
+            }
+            if std::mem::replace(&mut held.present, present) == present {
+                continue;
             }
             self.emitter.emit("ip", &json!({"address": ip, "value": if present { "up" } else { "down" }}))?;
         }

@@ -121,6 +121,45 @@ fn a_removal_by_somebody_else_is_reported_or_mended() {
 }
 
 #[test]
+fn addresses_come_back_with_their_interface_and_its_mac() {
+    let net = Switch::new();
+    let wanted = r#"{"address":"10.0.0.50","check":false,"interface_check":false},
+        {"address":"fd00::50","check":false,"interface_check":false}"#;
+    let life = net.start("a", "hold", wanted, r#","lifetime_ms":1000"#);
+    life.event("held");
+    let learns = |mac: &str| {
+        eventually("the client to learn the MAC", || {
+            let knows = |ip| net.on("c", &format!("ip neighbour show {ip}")).contains(mac);
+            (knows(VIP) && knows(VIP6)).then_some(())
+        });
+    };
+    net.on("c", "ping -c1 -W2 10.0.0.50");
+    net.on("c", "ping -c1 -W2 fd00::50");
+    learns("02:00:00:00:00:01");
+    net.on("a", "ip link set eth0 address 02:00:00:00:01:01");
+    learns("02:00:00:00:01:01");
+
+    net.on("s", "ip link del pa");
+    assert_eq!(life.event("ip")["value"], "down");
+    assert_eq!(life.event("ip")["value"], "down");
+    let since = Instant::now();
+    eventually("more than a lifetime to pass", || (since.elapsed() > Duration::from_millis(1500)).then_some(()));
+    let (sw, a) = (net.ns("s"), net.ns("a"));
+    for command in [
+        format!("ip -n {sw} link add pa type veth peer name eth0 netns {a}"),
+        format!("ip -n {sw} link set pa master sw0 up"),
+        format!("ip netns exec {a} sysctl -qw net.ipv6.conf.eth0.accept_dad=0"),
+        format!("ip -n {a} link set eth0 address 02:00:00:00:02:01 up"),
+    ] {
+        switch::run(&command);
+    }
+    assert_eq!(life.event("ip")["value"], "up");
+    assert_eq!(life.event("ip")["value"], "up");
+    assert!(net.has_address("a", VIP) && net.has_address("a", VIP6));
+    learns("02:00:00:00:02:01");
+}
+
+#[test]
 fn an_owner_that_slept_longer_than_the_lifetime_does_not_come_back() {
     let net = Switch::new();
     let life = net.start("a", "hold", PLAIN, r#","lifetime_ms":1000"#);

@@ -49,7 +49,8 @@ mod tests {
             }
             std::fs::write(&stop, b"").unwrap();
             let seen = pulse.join().unwrap();
-            assert!(seen.longest_ms * 1e3 >= seen.median_us, "{seen:?}");
+            // Of one write, or none, both are the same but for the last bits.
+            assert!(seen.longest_ms * 1e3 >= seen.median_us * 0.999, "{seen:?}");
         });
     }
 }

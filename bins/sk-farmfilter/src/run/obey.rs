@@ -102,7 +102,8 @@ impl Node {
             .farm
             .view()
             .map_or((false, true), |v| (v.member(self.me).is_some_and(|m| m.open), v.generation() == self.settled));
-        let agreed = open == pending.open && settled;
+        // Who serves accepts: a client may come as soon as it is told.
+        let agreed = open == pending.open && settled && (!open || self.leased(now));
         if !late && !agreed {
             return Ok(());
         }

@@ -131,7 +131,7 @@ impl Switch {
         for host in hosts {
             eventually("one view with a whole table", || {
                 let status = self.status(host)?;
-                (status["open_members"] == json!(hosts)).then_some(())
+                (status["open_members"] == json!(hosts) && status["lease_ms"].as_u64() > Some(0)).then_some(())
             });
         }
         eventually("each bucket owned once", || {
