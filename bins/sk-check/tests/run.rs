@@ -144,7 +144,7 @@ fn what_was_never_up_is_down_after_its_grace_only() {
 fn own_addresses_and_links_are_known() {
     let mut run = Running::start(&json!([
         {"kind": "ip", "name": "ip.here", "class": "prim", "address": "127.0.0.1", "interval_ms": 500},
-        {"kind": "ip", "name": "ip.there", "class": "prim", "address": "192.0.2.77", "interval_ms": 500},
+        {"kind": "ip", "name": "ip.there", "class": "prim", "address": "198.51.100.77", "interval_ms": 500},
         {"kind": "intf", "name": "intf.lo", "class": "prim", "address": "127.0.0.1"},
     ]));
     run.order(&json!({"kind": "enable", "class": "prim", "life": 1}));
@@ -269,7 +269,7 @@ fn one_shots_answer_with_exit_codes() {
     assert_eq!((code, &line["value"], &line["reason"]), (Some(1), &json!("down"), &json!("connection refused")));
     assert!(err.contains("connection refused"));
     assert_eq!(run(&["ip", "127.0.0.1"]).0, Some(0));
-    assert_eq!(run(&["ip", "192.0.2.77"]).0, Some(1));
+    assert_eq!(run(&["ip", "198.51.100.77"]).0, Some(1));
     assert_eq!(run(&["intf", "lo"]).0, Some(0));
     assert_eq!(run(&["intf", "127.0.0.1"]).0, Some(0));
     assert_eq!(run(&["intf", "no-such-0"]).0, Some(1));

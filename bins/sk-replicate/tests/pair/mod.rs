@@ -385,31 +385,44 @@ pub fn tree(root: &Path) -> BTreeMap<PathBuf, String> {
     let mut found = BTreeMap::new();
     let mut queue = vec![root.to_owned()];
     while let Some(dir) = queue.pop() {
-        for entry in std::fs::read_dir(&dir).unwrap() {
+        // What the peer still applies may vanish between two looks at it.
+        let Some(entries) = unless_gone(std::fs::read_dir(&dir)) else { continue };
+        for entry in entries {
             let path = entry.unwrap().path();
-            let meta = std::fs::symlink_metadata(&path).unwrap();
-            let content = if meta.is_file() {
-                format!("{:x?}", blake(&std::fs::read(&path).unwrap()))
-            } else if meta.is_symlink() {
-                std::fs::read_link(&path).unwrap().display().to_string()
-            } else {
-                String::new()
-            };
-            let text = format!(
-                "{:o} {}:{} {}.{:09} {content}",
-                meta.mode(),
-                meta.uid(),
-                meta.gid(),
-                meta.mtime(),
-                meta.mtime_nsec()
-            );
-            found.insert(path.strip_prefix(root).unwrap().to_owned(), text);
-            if meta.is_dir() {
+            let Some(described) = unless_gone(describe(&path)) else { continue };
+            found.insert(path.strip_prefix(root).unwrap().to_owned(), described.words);
+            if described.is_dir {
                 queue.push(path);
             }
         }
     }
     found
+}
+
+fn unless_gone<T>(result: std::io::Result<T>) -> Option<T> {
+    match result {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
+        other => Some(other.unwrap()),
+    }
+}
+
+struct Described {
+    words: String,
+    is_dir: bool,
+}
+
+fn describe(path: &Path) -> std::io::Result<Described> {
+    let meta = std::fs::symlink_metadata(path)?;
+    let content = if meta.is_file() {
+        format!("{:x?}", blake(&std::fs::read(path)?))
+    } else if meta.is_symlink() {
+        std::fs::read_link(path)?.display().to_string()
+    } else {
+        String::new()
+    };
+    let (owner, group) = (meta.uid(), meta.gid());
+    let words = format!("{:o} {owner}:{group} {}.{:09} {content}", meta.mode(), meta.mtime(), meta.mtime_nsec());
+    Ok(Described { words, is_dir: meta.is_dir() })
 }
 
 fn blake(bytes: &[u8]) -> (usize, u64) {
