@@ -52,7 +52,8 @@ const ASKS: &[&str] = &[
     "sk-module replay @/var/modules/databases-01/journal.jsonl",
     "sk-module doctor --offline",
     "sk-module boot status",
-    "sk-errd list --name sk-module",
+    // Others may run, with longer lines.
+    "sk-errd list --name sk-module --arg-regex databases-01",
     "sk-check module databases-01",
     "sk-health check databases-01",
     "sk-top",
