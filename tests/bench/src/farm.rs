@@ -1,7 +1,9 @@
 //! How much does sharing an address cost, compared with one server without a filter and with balancers? One lab, one run.
 
+use crate::clients::Clients;
 use crate::table::median;
 use anyhow::{Context, Result, bail, ensure};
+use clap::ValueEnum;
 use e2e::farm::{Farm, SOON, Timing, now_ms};
 use e2e::wait;
 use serde::Serialize;
@@ -13,24 +15,31 @@ use std::time::Duration;
 
 const HAPROXY: u16 = 8080;
 const NGINX: u16 = 8081;
+/// Of all clients together.
+const CONNECTIONS: u32 = 32;
 
 /// What is measured.
 pub struct Options<'a> {
     pub rounds: u32,
     pub seconds: u32,
     pub takeovers: u32,
+    pub clients: u32,
+    /// 1 to this many.
+    pub servers: usize,
+    /// Empty: all.
+    pub only: &'a [Way],
     pub json: bool,
     /// Directory of this program and its helpers.
     pub bin: &'a Path,
 }
 
 /// A way from the client to the servers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
-enum Way {
+pub enum Way {
     /// One server by its own address: no filter, no balancer.
     Direct,
-    /// The servers by an address that each has for itself; the client's own routes spread its connections over them.
+    /// The servers by an address that each has for itself; the clients' own routes spread their connections over them.
     /// Nothing is on the way, and nobody filters: nothing that shares an address can be faster on the same processors.
     Routed,
     Invisible,
@@ -41,9 +50,6 @@ enum Way {
     Haproxy,
     Nginx,
 }
-
-const WAYS: [Way; 7] =
-    [Way::Direct, Way::Routed, Way::Invisible, Way::InvisibleBystanders, Way::Directed, Way::Haproxy, Way::Nginx];
 
 impl Way {
     /// Whether the balancer's host is a part of it.
@@ -71,12 +77,12 @@ struct Row {
     keep_alive_s: f64,
     latency_us: f64,
     /// Of the same round's rate of the direct way; median.
-    close_to_direct: f64,
-    keep_alive_to_direct: f64,
-    close_to_routed: f64,
-    keep_alive_to_routed: f64,
-    close_to_haproxy: f64,
-    keep_alive_to_haproxy: f64,
+    close_to_direct: Option<f64>,
+    keep_alive_to_direct: Option<f64>,
+    close_to_routed: Option<f64>,
+    keep_alive_to_routed: Option<f64>,
+    close_to_haproxy: Option<f64>,
+    keep_alive_to_haproxy: Option<f64>,
 }
 
 /// A process on a host, killed when dropped.
@@ -130,34 +136,6 @@ fn nginx_balancer(farm: &Farm, servers: &[String]) -> Result<Helper> {
     nginx(farm, "witness", &http)
 }
 
-fn wrk(farm: &Farm, url: &str, connections: u32, seconds: u32, close: bool) -> Result<(f64, f64)> {
-    let (connections, time) = (format!("-c{connections}"), format!("-d{seconds}s"));
-    let mut command = vec!["wrk", "-t1", &connections, &time];
-    if close {
-        command.extend(["-H", "Connection: close"]);
-    }
-    command.push(url);
-    let text = farm.lab.exec("client", &command)?;
-    let number = |name: &str| text.lines().find_map(|l| l.trim().strip_prefix(name)).map(str::trim);
-    let rate = number("Requests/sec:").and_then(|t| t.parse().ok()).with_context(|| text.clone())?;
-    let latency = number("Latency").and_then(|t| t.split_whitespace().next()).and_then(microseconds);
-    ensure!(!text.contains("Non-2xx"), "{url}: {text}");
-    Ok((rate, latency.with_context(|| text.clone())?))
-}
-
-/// `12.34us`, `1.23ms`, `1.2s`.
-fn microseconds(text: &str) -> Option<f64> {
-    let at = text.find(|c: char| c.is_ascii_alphabetic())?;
-    let (number, unit) = text.split_at_checked(at)?;
-    let factor = match unit {
-        "us" => 1.0,
-        "ms" => 1e3,
-        "s" => 1e6,
-        _ => return None,
-    };
-    number.parse::<f64>().ok().map(|n| n * factor)
-}
-
 /// On the switch are the hosts that a way needs, and no others.
 fn plug(farm: &Farm, way: Way, servers: usize) -> Result<()> {
     let state = |up: bool| if up { "up" } else { "down" };
@@ -172,7 +150,7 @@ fn plug(farm: &Farm, way: Way, servers: usize) -> Result<()> {
 
 fn answers(farm: &Farm, url: &str) -> Result<()> {
     wait::until("an answer", SOON, || {
-        let output = farm.lab.try_exec("client", &["curl", "-sf", "-m", "2", url]).map_err(|e| format!("{e:#}"))?;
+        let output = Clients::curl(farm, url).map_err(|e| format!("{e:#}"))?;
         if output.status.success() { Ok(()) } else { Err(format!("{url}: {}", output.status)) }
     })
 }
@@ -183,14 +161,10 @@ pub fn run(options: &Options<'_>) -> Result<()> {
     let mut farm = Farm::new("benchfarm", 3, timing)?;
     let servers: Vec<String> = farm.nodes.iter().map(|n| farm.lab.address(n, "prod")).collect::<Result<_>>()?;
     let witness = farm.lab.address("witness", "prod")?;
-    for host in ["client", "witness"] {
-        // Else a rate of connections is that of ports that become free: 28 000 in a minute.
-        let settings = ["net.ipv4.ip_local_port_range=1024 65535", "net.ipv4.tcp_tw_reuse=1"];
-        farm.lab.exec(host, &[&["sysctl", "-qw"], &settings[..]].concat())?;
-    }
+    let clients = Clients::new(&farm, options.clients)?;
+    // Else a rate of connections is that of ports that become free: 28 000 in a minute.
+    farm.lab.sh("witness", "sysctl -qw net.ipv4.ip_local_port_range='1024 65535' net.ipv4.tcp_tw_reuse=1")?;
     let routed = farm.vip.replace(".50", ".52");
-    // By ports too, as `on_port` shares.
-    farm.lab.exec("client", &["sysctl", "-qw", "net.ipv4.fib_multipath_hash_policy=1"])?;
     let mut helpers = Vec::new();
     for node in farm.nodes.clone() {
         farm.lab.exec(&node, &["ip", "address", "add", &format!("{routed}/32"), "dev", "lo"])?;
@@ -199,7 +173,7 @@ pub fn run(options: &Options<'_>) -> Result<()> {
     }
     let directed = farm.vip.replace(".50", ".51");
     let mut rows = Vec::new();
-    for count in 1..=servers.len() {
+    for count in 1..=options.servers.min(servers.len()) {
         let node = format!("node{count}");
         plug(&farm, Way::Haproxy, count)?;
         join(&mut farm, &node)?;
@@ -207,8 +181,7 @@ pub fn run(options: &Options<'_>) -> Result<()> {
         farm.settled(&open)?;
         let some = servers.get(..count).context("servers")?;
         let balancers = [haproxy(&farm, some)?, nginx_balancer(&farm, some)?];
-        let next: Vec<&str> = some.iter().flat_map(|server| ["nexthop", "via", server]).collect();
-        farm.lab.exec("client", &[&["ip", "route", "replace", &format!("{routed}/32")], &next[..]].concat())?;
+        clients.route(&farm, &routed, some)?;
         let url = |way: Way| match way {
             Way::Direct => format!("http://{}/", servers.first().map_or("", String::as_str)),
             Way::Routed => format!("http://{routed}/"),
@@ -217,7 +190,7 @@ pub fn run(options: &Options<'_>) -> Result<()> {
             Way::Haproxy => format!("http://{witness}:{HAPROXY}/"),
             Way::Nginx => format!("http://{witness}:{NGINX}/"),
         };
-        rows.extend(stage(&farm, options, count as u32, url)?);
+        rows.extend(stage(&farm, &clients, options, count as u32, url)?);
         // What was killed here were the ways into the host; those that entered it are still there.
         drop(balancers);
         farm.lab.kill("witness", "^(haproxy|nginx)")?;
@@ -242,28 +215,32 @@ pub fn run(options: &Options<'_>) -> Result<()> {
             "ka/haprx"
         );
     }
+    let ratio = |r: Option<f64>| r.map_or_else(|| "-".to_owned(), |r| format!("{r:.2}"));
     for row in &rows {
         if options.json {
             println!("{}", serde_json::to_string(row)?);
         } else {
             println!(
-                "{:<20} {:>7} {:>9.0} {:>9.0} {:>10.1} {:>9.2} {:>9.2} {:>9.2} {:>9.2} {:>8.2} {:>8.2}",
+                "{:<20} {:>7} {:>9.0} {:>9.0} {:>10.1} {:>9} {:>9} {:>9} {:>9} {:>8} {:>8}",
                 serde_json::to_value(row.way)?.as_str().unwrap_or_default(),
                 row.servers,
                 row.close_s,
                 row.keep_alive_s,
                 row.latency_us,
-                row.close_to_direct,
-                row.keep_alive_to_direct,
-                row.close_to_routed,
-                row.keep_alive_to_routed,
-                row.close_to_haproxy,
-                row.keep_alive_to_haproxy
+                ratio(row.close_to_direct),
+                ratio(row.keep_alive_to_direct),
+                ratio(row.close_to_routed),
+                ratio(row.keep_alive_to_routed),
+                ratio(row.close_to_haproxy),
+                ratio(row.keep_alive_to_haproxy)
             );
         }
     }
     drop(helpers);
     plug(&farm, Way::InvisibleBystanders, servers.len())?;
+    for node in farm.nodes.clone().iter().skip(options.servers) {
+        join(&mut farm, node)?;
+    }
     let takeovers = (0..options.takeovers).map(|_| takeover(&mut farm)).collect::<Result<Vec<_>>>()?;
     drop(farm);
     let drops = drops(options.bin)?;
@@ -281,18 +258,26 @@ fn join(farm: &mut Farm, node: &str) -> Result<()> {
     farm.member(node)?.do_("open", "opened").map(drop)
 }
 
-fn stage(farm: &Farm, options: &Options<'_>, servers: u32, url: impl Fn(Way) -> String) -> Result<Vec<Row>> {
+fn stage(
+    farm: &Farm,
+    clients: &Clients,
+    options: &Options<'_>,
+    servers: u32,
+    url: impl Fn(Way) -> String,
+) -> Result<Vec<Row>> {
     let mut seen: BTreeMap<Way, Vec<Sample>> = BTreeMap::new();
+    let wanted = |way: &Way| options.only.is_empty() || options.only.contains(way);
+    let ways: Vec<Way> = Way::value_variants().iter().copied().filter(wanted).collect();
     for round in 0..options.rounds {
-        let mut order = WAYS;
-        order.rotate_left(round as usize % WAYS.len());
+        let mut order = ways.clone();
+        order.rotate_left(round as usize % ways.len());
         for way in order {
             let to = url(way);
             plug(farm, way, servers as usize)?;
             answers(farm, &to)?;
-            let (close, _) = wrk(farm, &to, 32, options.seconds, true)?;
-            let (keep, _) = wrk(farm, &to, 32, options.seconds, false)?;
-            let (_, latency_us) = wrk(farm, &to, 1, 1, false)?;
+            let close = clients.wrk(farm, &to, CONNECTIONS, options.seconds, true)?.rate;
+            let keep = clients.wrk(farm, &to, CONNECTIONS, options.seconds, false)?.rate;
+            let latency_us = clients.wrk(farm, &to, 1, 1, false)?.latency_us;
             eprintln!(
                 "bench: {servers} servers, round {}, {way:?}: {close:.0} {keep:.0} /s, {latency_us:.1} us",
                 round + 1
@@ -304,9 +289,10 @@ fn stage(farm: &Farm, options: &Options<'_>, servers: u32, url: impl Fn(Way) -> 
     let middle = |way: Way, pick: fn(&Sample) -> f64| median(&mut of(way).iter().map(pick).collect::<Vec<_>>());
     // Of the rounds' ratios: what all suffered from in a round cancels out.
     let ratio = |way: Way, to: Way, pick: fn(&Sample) -> f64| {
-        median(&mut of(way).iter().zip(of(to)).map(|(a, b)| pick(a) / pick(b)).collect::<Vec<_>>())
+        let mut all: Vec<f64> = of(way).iter().zip(of(to)).map(|(a, b)| pick(a) / pick(b)).collect();
+        (!all.is_empty()).then(|| median(&mut all))
     };
-    Ok(WAYS
+    Ok(ways
         .iter()
         .map(|way| Row {
             way: *way,
@@ -466,16 +452,4 @@ fn report(as_json: bool, takeovers: &[u64], detection_ms: u64, drops: &Drops) ->
         drops.address_only_ns
     );
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_of_wrk() {
-        assert!((microseconds("12.5us").unwrap_or_default() - 12.5).abs() < 1e-9);
-        assert!((microseconds("1.5ms").unwrap_or_default() - 1500.0).abs() < 1e-9);
-        assert!(microseconds("fast").is_none());
-    }
 }

@@ -2,6 +2,7 @@
 //! one server and with balancers?
 //! Loads, and the arithmetic of rounds.
 
+pub mod clients;
 pub mod copy;
 pub mod farm;
 pub mod flood;

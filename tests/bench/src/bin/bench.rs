@@ -49,6 +49,15 @@ struct Farm {
     /// How often a server loses its power
     #[arg(long, default_value_t = 3)]
     takeovers: u32,
+    /// How many clients, each with its own address and network, share the 32 connections
+    #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..=32))]
+    clients: u32,
+    /// Measure one server, two, … this many
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=3))]
+    servers: u8,
+    /// Only this way; may be given several times
+    #[arg(long, value_enum)]
+    only: Vec<bench::farm::Way>,
     /// Private directory of binaries, which the hosts see as /opt/sk/bin
     #[arg(long, env = "SK_BIN_DIR")]
     bin: PathBuf,
@@ -232,6 +241,9 @@ fn main() -> ExitCode {
             rounds: o.rounds,
             seconds: o.seconds,
             takeovers: o.takeovers,
+            clients: o.clients,
+            servers: o.servers.into(),
+            only: &o.only,
             json: o.json,
             bin: &o.bin,
         }),
