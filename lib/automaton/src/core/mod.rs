@@ -129,7 +129,7 @@ pub struct Core {
     leaving: bool,
     handover: bool,
     swap_wanted: bool,
-    /// The callback objected to the swap that the peer still asks for.
+    /// The swap that the peer still asks for was given up: the callback objected, or the engine could not end its role.
     swap_refused: bool,
     outdate_wanted: bool,
     outdate_done: bool,

@@ -345,10 +345,14 @@ impl Core {
             self.out.push(Action::Resource { name: "rfs.reintegre_failed".to_owned(), value: "true".to_owned() });
             self.local_fault();
         } else if self.state.name.serves() && !self.is_stopping() {
-            self.log('E', "heart", "Swap given up: this node stays primary");
-            self.swap_refused = self.peer().is_some_and(|p| p.swap_wanted);
-            self.take_back();
+            self.give_swap_up();
         }
+    }
+
+    fn give_swap_up(&mut self) {
+        self.log('E', "heart", "Swap given up: this node stays primary");
+        self.swap_refused = self.peer().is_some_and(|p| p.swap_wanted);
+        self.take_back();
     }
 
     /// A stop script that did not end may have left the application running: the forced one must not wait for its turn.
@@ -381,8 +385,7 @@ impl Core {
         if order == ReplicaOrder::Retire {
             self.retire_failed();
         } else if matches!(order, ReplicaOrder::Demote) && self.state.name.serves() {
-            self.log('E', "heart", "Swap given up: this node stays primary");
-            self.take_back();
+            self.give_swap_up();
         } else {
             self.local_fault();
         }

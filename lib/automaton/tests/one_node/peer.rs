@@ -155,6 +155,23 @@ fn a_swap_that_cannot_drain_is_taken_back() {
 }
 
 #[test]
+fn a_swap_that_cannot_drain_is_tried_once_for_each_order_of_the_peer() {
+    let mut r = Runner::prim();
+    let mut asking = r.peer(StateName::Second, Readiness::Ready, Standing::Paired, &[1]);
+    let tried = |r: &Runner| r.done.iter().filter(|d| *d == "demote").count();
+    for turn in 1..=2 {
+        r.fail = Some("demote");
+        asking.swap_wanted = true;
+        for _ in 0..3 {
+            r.feed(Event::PeerState { state: asking.clone(), bye: false });
+        }
+        assert_eq!((r.state().as_str(), tried(&r)), ("PRIM Ready", turn));
+        asking.swap_wanted = false;
+        r.feed(Event::PeerState { state: asking.clone(), bye: false });
+    }
+}
+
+#[test]
 fn a_swap_that_is_done_is_not_waited_for() {
     let mut r = Runner::second();
     r.command(Verb::Swap);
