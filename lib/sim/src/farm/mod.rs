@@ -96,8 +96,9 @@ pub struct World {
     order: u64,
 }
 
-/// How much longer than one timeout two partitions that met may take until they have one table.
-const MEETING_PULSES: u64 = 3;
+/// How much longer than one timeout two partitions that met may take until they have one table, or know that one of them is deaf: three
+/// pulses until the last that it may have heard through others, and one until it has told that this was the last.
+const MEETING_PULSES: u64 = 4;
 
 /// A farm of `nodes` nodes with these times.
 pub fn config(nodes: usize, lans: usize, pulse_ms: u64, leader_missed: u32, follower_missed: u32) -> Config {
