@@ -480,15 +480,16 @@ impl Node {
     }
 
     fn try_restore(&mut self) -> Result<(), Failure> {
-        let (Some(layout), Some(kernel), Some(addresses)) = (&self.layout, &mut self.kernel, &mut self.addresses)
-        else {
-            return Ok(());
-        };
+        let (Some(layout), Some(kernel)) = (&self.layout, &mut self.kernel) else { return Ok(()) };
         let layout = layout.renewed(&mut self.rtnl)?;
         kernel.reload(&plan(&self.spec, &layout, self.nodes.len()), self.spec.early_drop)?;
-        addresses.move_to(&layout, monotonic_ms())?;
+        // First of all, since nothing is accepted without it; sockets take their time.
+        self.lease()?;
+        if let Some(addresses) = &mut self.addresses {
+            addresses.move_to(&layout, monotonic_ms())?;
+        }
         self.layout = Some(layout);
-        self.lease()
+        Ok(())
     }
 
     fn count(&mut self, now: u64) -> Result<(), Failure> {
