@@ -25,8 +25,6 @@ const RENEWAL_MS: u64 = 2000;
 struct Held {
     wanted: Wanted,
     placed: Placed,
-    /// Number and MAC of its interface.
-    link: (u32, Option<Mac>),
     present: bool,
     schedule: Option<Schedule>,
 }
@@ -91,10 +89,16 @@ impl Layout {
         Ok(layout)
     }
 
+    /// Whether an interface was made anew, and rules and sockets went with the old one, or has another MAC.
+    pub fn is_outdated(&self, links: &[Link]) -> bool {
+        let differs = |was: &Link, now: &Link| now.name == was.name && (now.index, now.mac) != (was.index, was.mac);
+        self.links.iter().any(|was| links.iter().any(|now| differs(was, now)))
+    }
+
     /// The same places on the interfaces that have their names now. What is missing at the moment, an interface or its own
     /// address, stays as it was: it is made in several steps, and the last may come much later.
-    pub fn renewed(&self, rtnl: &mut Rtnl) -> Result<Self, Failure> {
-        let (now, addresses) = (rtnl.links()?, rtnl.addresses()?);
+    pub fn renewed(&self, now: &[Link], rtnl: &mut Rtnl) -> Result<Self, Failure> {
+        let addresses = rtnl.addresses()?;
         let (mut placed, mut links) = (self.placed.clone(), self.links.clone());
         for (placed, link) in placed.iter_mut().zip(&mut links) {
             let Some(new) = now.iter().find(|l| l.name == placed.interface) else { continue };
@@ -191,19 +195,13 @@ impl Addresses {
             loopback: layout.loopback,
             renewed: now,
         };
-        let parts = layout.placed.iter().zip(&layout.links).zip(&layout.subnets).zip(&spec.addresses);
-        for (((placed, link), subnet), wanted) in parts {
+        let parts = layout.placed.iter().zip(&layout.subnets).zip(&spec.addresses);
+        for ((placed, subnet), wanted) in parts {
             if wanted.interface_check {
                 all.interfaces.watch(*subnet, &placed.interface);
             }
             all.carriers.watch(*subnet, &placed.interface);
-            all.held.push(Held {
-                wanted: wanted.clone(),
-                placed: placed.clone(),
-                link: (link.index, link.mac),
-                present: true,
-                schedule: None,
-            });
+            all.held.push(Held { wanted: wanted.clone(), placed: placed.clone(), present: true, schedule: None });
         }
         let made = all.listen(&layout.links).and_then(|()| {
             all.held.iter().try_for_each(|h| set(rtnl, all.loopback, h.placed.address).map_err(Failure::from))
@@ -217,7 +215,7 @@ impl Addresses {
         for held in &all.held {
             emitter.emit("vip", &json!({"address": held.placed.address, "value": "up"}))?;
         }
-        all.report(rtnl, emitter)?;
+        all.report(&rtnl.links()?, emitter)?;
         Ok(all)
     }
 
@@ -287,9 +285,8 @@ impl Addresses {
         Ok(())
     }
 
-    /// Compares with what the kernel has. `true`: an interface was made anew, and rules and sockets went with the old one, or
-    /// it has another MAC.
-    pub fn compare(&mut self, rtnl: &mut Rtnl, emitter: &Emitter, now: u64) -> Result<bool, Failure> {
+    /// Compares with what the kernel has; `links` are its interfaces.
+    pub fn compare(&mut self, links: &[Link], rtnl: &mut Rtnl, emitter: &Emitter, now: u64) -> Result<(), Failure> {
         let addresses = rtnl.addresses()?;
         for held in &mut self.held {
             let ip = held.placed.address;
@@ -311,28 +308,18 @@ impl Addresses {
             held.present = present;
             emitter.emit("ip", &json!({"address": ip, "value": if present { "up" } else { "down" }}))?;
         }
-        let links = rtnl.links()?;
-        let mut anew = false;
-        for held in &mut self.held {
-            if let Some(link) = links.iter().find(|l| l.name == held.placed.interface)
-                && (link.index, link.mac) != held.link
-            {
-                held.link = (link.index, link.mac);
-                anew = true;
-            }
-        }
-        self.report(rtnl, emitter)?;
+        self.report(links, emitter)?;
         let back: Vec<String> =
-            self.carriers.update(&links).into_iter().filter(|r| r.value == "up").map(|r| r.interface).collect();
+            self.carriers.update(links).into_iter().filter(|r| r.value == "up").map(|r| r.interface).collect();
         for held in self.held.iter_mut().filter(|h| back.contains(&h.placed.interface)) {
             // The switch may have learnt something else while the cable was out.
             held.announce_again(now);
         }
-        Ok(anew)
+        Ok(())
     }
 
-    fn report(&mut self, rtnl: &mut Rtnl, emitter: &Emitter) -> Result<(), Failure> {
-        for report in self.interfaces.update(&rtnl.links()?) {
+    fn report(&mut self, links: &[Link], emitter: &Emitter) -> Result<(), Failure> {
+        for report in self.interfaces.update(links) {
             emitter.emit("intf", &report)?;
         }
         Ok(())

@@ -15,9 +15,9 @@ use crate::responder::Standing;
 use crate::spec::{Any, Group, Mode, Spec};
 use crate::status::{self, Share};
 use detector::farm::{Config, Farm, Notice, Output};
-use net::Mac;
 use net::nft::Counter;
 use net::rtnl::{Monitor, Rtnl};
+use net::{Link, Mac};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::{Value, json};
 use std::io::Write;
@@ -61,9 +61,8 @@ pub struct Node {
     own_hop: Option<(Hop, Mac)>,
     macs: Vec<Option<Mac>>,
     next_hop: u64,
-    /// When an interface that was made anew gets its rules.
+    /// An interface that was made anew could not be given its rules: then it is tried again.
     restore_at: Option<u64>,
-    restore_told: bool,
     /// `open` was ordered.
     pub open: bool,
     script_open: bool,
@@ -192,7 +191,6 @@ impl Node {
             own_hop,
             next_hop: now,
             restore_at: None,
-            restore_told: false,
             open: false,
             script_open: false,
             up: false,
@@ -444,12 +442,11 @@ impl Node {
     }
 
     fn compare(&mut self, now: u64) -> Result<(), Failure> {
-        if let Some(addresses) = &mut self.addresses
-            && addresses.compare(&mut self.rtnl, &self.emitter, now)?
-        {
-            self.restore_at = Some(now);
+        if let Some(addresses) = &mut self.addresses {
+            let links = self.rtnl.links()?;
+            addresses.compare(&links, &mut self.rtnl, &self.emitter, now)?;
+            self.follow_interfaces(&links, now);
         }
-        self.restore(now);
         if let Some(layout) = &self.layout {
             // The link-local address may have come, or the interface another MAC.
             let hop = layout.hop(&mut self.rtnl)?;
@@ -462,15 +459,15 @@ impl Node {
 
     /// Rules and sockets for interfaces that were made anew. These may vanish again at any moment, so that a failure is no
     /// end: it is tried again until they are there to stay.
-    fn restore(&mut self, now: u64) {
-        if self.restore_at.take_if(|at| now >= *at).is_none() {
+    fn follow_interfaces(&mut self, links: &[Link], now: u64) {
+        if !self.layout.as_ref().is_some_and(|layout| layout.is_outdated(links)) {
+            self.restore_at = None;
             return;
         }
-        match self.try_restore() {
-            Ok(()) => self.restore_told = false,
+        match self.restore(links) {
+            Ok(()) => self.restore_at = None,
             Err(error) => {
-                self.restore_at = Some(now + RESTORE_MS);
-                if !std::mem::replace(&mut self.restore_told, true) {
+                if self.restore_at.replace(now + RESTORE_MS).is_none() {
                     sys::warn!(
                         "sk-farmfilter: an interface was made anew, but has no rules yet: {error}; trying again"
                     );
@@ -479,9 +476,9 @@ impl Node {
         }
     }
 
-    fn try_restore(&mut self) -> Result<(), Failure> {
+    fn restore(&mut self, links: &[Link]) -> Result<(), Failure> {
         let (Some(layout), Some(kernel)) = (&self.layout, &mut self.kernel) else { return Ok(()) };
-        let layout = layout.renewed(&mut self.rtnl)?;
+        let layout = layout.renewed(links, &mut self.rtnl)?;
         kernel.reload(&plan(&self.spec, &layout, self.nodes.len()), self.spec.early_drop)?;
         // First of all, since nothing is accepted without it; sockets take their time.
         self.lease()?;

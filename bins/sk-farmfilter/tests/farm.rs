@@ -141,20 +141,11 @@ fn ruled(net: &Switch, host: &str) -> bool {
 
 /// Takes away the interface of a host and makes it anew with another MAC, its addresses last.
 fn made_anew(net: &Switch, host: &str, number: u8, absent: impl FnOnce()) {
-    let (sw, ns) = (net.ns("s"), net.ns(host));
     net.on("s", &format!("ip link del p{host}"));
     absent();
-    switch::run(&format!("ip -n {sw} link add p{host} type veth peer name eth0 netns {ns}"));
-    switch::run(&format!("ip -n {sw} link set p{host} master sw0 up"));
+    net.cable(host);
     eventually("rules at an interface without an address", || ruled(net, host).then_some(()));
-    for command in [
-        format!("ip netns exec {ns} sysctl -qw net.ipv6.conf.eth0.accept_dad=0"),
-        format!("ip -n {ns} link set eth0 address 02:00:00:00:01:0{number} up"),
-        format!("ip -n {ns} address add 10.0.0.{number}/24 dev eth0"),
-        format!("ip -n {ns} address add fd00::{number}/64 dev eth0 nodad"),
-    ] {
-        switch::run(&command);
-    }
+    net.address(host, &format!("02:00:00:00:01:0{number}"), number);
     net.settled(&SERVERS);
 }
 

@@ -3,11 +3,11 @@
 use crate::claim::{Claim, probe, reset};
 use crate::cli::Failure;
 use crate::spec::{Spec, Wanted, Where};
-use net::NetError;
 use net::announce::Schedule;
 use net::interfaces::Interfaces;
 use net::probe::Patience;
 use net::rtnl::{Monitor, Rtnl};
+use net::{Link, NetError};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
@@ -116,6 +116,11 @@ impl Held {
     fn expired(&self, now: u64) -> bool {
         now >= self.renewed + self.lifetime
     }
+
+    /// Not given up.
+    fn is_kept(&self) -> bool {
+        self.present || self.waits
+    }
 }
 
 struct Holder {
@@ -204,7 +209,8 @@ impl Holder {
             self.emitter.emit("vip", &json!({"address": held.claim.ip, "value": "up"}))?;
         }
         self.emitter.emit("held", &())?;
-        self.report_interfaces()
+        let links = self.rtnl.links()?;
+        self.report_interfaces(&links)
     }
 
     fn keep(&mut self, orders: &mut Orders) -> Result<(), Failure> {
@@ -216,7 +222,7 @@ impl Holder {
                 }
             }
             self.renew(now)?;
-            let kept = self.held.iter().filter(|h| h.present || h.waits);
+            let kept = self.held.iter().filter(|h| h.is_kept());
             // What can only be renewed by a longer lease is looked at again when that ends.
             let renewable = self.spec.lifetime_s(monotonic_ms()).is_some();
             let next = kept
@@ -244,7 +250,7 @@ impl Holder {
     /// Renews lifetimes that are due. Never after the lifetime has passed: the peer may own the address by now.
     fn renew(&mut self, now: u64) -> Result<(), Failure> {
         let over = self.spec.lease_until_ms.is_some_and(|until| now >= until);
-        if !self.held.iter().any(|h| (h.present || h.waits) && (over || now >= h.due())) {
+        if !self.held.iter().any(|h| h.is_kept() && (over || now >= h.due())) {
             return Ok(());
         }
         // Removals reported meanwhile come first, else renewing would bring the address back.
@@ -252,7 +258,7 @@ impl Holder {
             self.compare()?;
         }
         let mut changed = false;
-        for held in self.held.iter_mut().filter(|h| h.present || h.waits) {
+        for held in self.held.iter_mut().filter(|h| h.is_kept()) {
             let before = monotonic_ms();
             let over = self.spec.lease_until_ms.is_some_and(|until| before >= until);
             if over || held.expired(before) {
@@ -336,16 +342,15 @@ impl Holder {
             }
             self.emitter.emit("ip", &json!({"address": ip, "value": if present { "up" } else { "down" }}))?;
         }
-        self.report_interfaces()
+        self.report_interfaces(&links)
     }
 
-    fn report_interfaces(&mut self) -> Result<(), Failure> {
-        let links = self.rtnl.links()?;
+    fn report_interfaces(&mut self, links: &[Link]) -> Result<(), Failure> {
         let now = monotonic_ms();
-        for report in self.interfaces.update(&links) {
+        for report in self.interfaces.update(links) {
             self.emitter.emit("intf", &report)?;
         }
-        for back in self.carriers.update(&links).iter().filter(|r| r.value == "up") {
+        for back in self.carriers.update(links).iter().filter(|r| r.value == "up") {
             // The switch may have learnt something else while the cable was out.
             for held in self.held.iter_mut().filter(|h| h.claim.place.link.name == back.interface) {
                 if held.schedule.due().is_none() {

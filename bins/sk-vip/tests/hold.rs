@@ -144,15 +144,9 @@ fn addresses_come_back_with_their_interface_and_its_mac() {
     assert_eq!(life.event("ip")["value"], "down");
     let since = Instant::now();
     eventually("more than a lifetime to pass", || (since.elapsed() > Duration::from_millis(1500)).then_some(()));
-    let (sw, a) = (net.ns("s"), net.ns("a"));
-    for command in [
-        format!("ip -n {sw} link add pa type veth peer name eth0 netns {a}"),
-        format!("ip -n {sw} link set pa master sw0 up"),
-        format!("ip netns exec {a} sysctl -qw net.ipv6.conf.eth0.accept_dad=0"),
-        format!("ip -n {a} link set eth0 address 02:00:00:00:02:01 up"),
-    ] {
-        switch::run(&command);
-    }
+    net.cable("a");
+    net.on("a", "sysctl -qw net.ipv6.conf.eth0.accept_dad=0");
+    net.on("a", "ip link set eth0 address 02:00:00:00:02:01 up");
     assert_eq!(life.event("ip")["value"], "up");
     assert_eq!(life.event("ip")["value"], "up");
     assert!(net.has_address("a", VIP) && net.has_address("a", VIP6));

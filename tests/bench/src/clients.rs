@@ -9,6 +9,9 @@ const HOST: &str = "client";
 /// Their last bytes begin here.
 const FIRST: u32 = 110;
 
+/// Else a rate of connections is that of ports that become free: 28 000 in a minute.
+pub const MANY_CONNECTIONS: [&str; 2] = ["net.ipv4.ip_local_port_range=1024 65535", "net.ipv4.tcp_tw_reuse=1"];
+
 /// `c1`, `c2`, …: network namespaces of the host `client`.
 pub struct Clients(u32);
 
@@ -34,15 +37,10 @@ impl Clients {
                      {inside} link set lo up"
                 ),
             )?;
-            // Else a rate of connections is that of ports that become free: 28 000 in a minute. And `routed` spreads by ports
-            // too, as `on_port` shares.
-            let settings = [
-                "net.ipv4.ip_local_port_range=1024 65535",
-                "net.ipv4.tcp_tw_reuse=1",
-                "net.ipv4.fib_multipath_hash_policy=1",
-            ];
-            farm.lab
-                .exec(HOST, &[&["ip", "netns", "exec", &format!("c{n}"), "sysctl", "-qw"], &settings[..]].concat())?;
+            let client = format!("c{n}");
+            // Routes spread by ports too, as `on_port` shares.
+            let set = ["ip", "netns", "exec", &client, "sysctl", "-qw", "net.ipv4.fib_multipath_hash_policy=1"];
+            farm.lab.exec(HOST, &[&set[..], &MANY_CONNECTIONS].concat())?;
         }
         Ok(Self(count))
     }

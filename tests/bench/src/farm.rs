@@ -1,6 +1,6 @@
 //! How much does sharing an address cost, compared with one server without a filter and with balancers? One lab, one run.
 
-use crate::clients::Clients;
+use crate::clients::{Clients, MANY_CONNECTIONS};
 use crate::table::median;
 use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
@@ -34,7 +34,7 @@ pub struct Options<'a> {
 }
 
 /// A way from the client to the servers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Way {
     /// One server by its own address: no filter, no balancer.
@@ -162,8 +162,7 @@ pub fn run(options: &Options<'_>) -> Result<()> {
     let servers: Vec<String> = farm.nodes.iter().map(|n| farm.lab.address(n, "prod")).collect::<Result<_>>()?;
     let witness = farm.lab.address("witness", "prod")?;
     let clients = Clients::new(&farm, options.clients)?;
-    // Else a rate of connections is that of ports that become free: 28 000 in a minute.
-    farm.lab.sh("witness", "sysctl -qw net.ipv4.ip_local_port_range='1024 65535' net.ipv4.tcp_tw_reuse=1")?;
+    farm.lab.exec("witness", &[&["sysctl", "-qw"], &MANY_CONNECTIONS[..]].concat())?;
     let routed = farm.vip.replace(".50", ".52");
     let mut helpers = Vec::new();
     for node in farm.nodes.clone() {

@@ -191,6 +191,7 @@ impl Node {
     /// Removes everything from the kernel; the first thing that ends is acceptance.
     pub(super) fn release(&mut self) -> Result<(), Failure> {
         (self.open, self.up, self.script_open, self.pending) = (false, false, false, None);
+        self.restore_at = None;
         let closed = self.lease();
         let reset = self.spec.tcp_reset;
         let addresses = match self.addresses.take() {

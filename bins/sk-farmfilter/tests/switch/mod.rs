@@ -37,19 +37,29 @@ impl Switch {
         run(&format!("ip -n {} link add sw0 type bridge mcast_snooping 0", switch.ns("s")));
         run(&format!("ip -n {} link set sw0 up", switch.ns("s")));
         for (number, name) in (1..).zip(HOSTS) {
-            let (sw, host) = (switch.ns("s"), switch.ns(name));
-            run(&format!("ip -n {sw} link add p{name} type veth peer name eth0 netns {host}"));
-            run(&format!("ip -n {sw} link set p{name} master sw0 up"));
-            // Without the kernel's duplicate detection, which would take a second.
-            run(&format!("ip netns exec {host} sysctl -qw net.ipv6.conf.eth0.accept_dad=0"));
-            run(&format!("ip -n {host} link set eth0 address 02:00:00:00:00:0{number} up"));
-            run(&format!("ip -n {host} address add 10.0.0.{number}/24 dev eth0"));
-            run(&format!("ip -n {host} address add fd00::{number}/64 dev eth0 nodad"));
+            switch.cable(name);
+            switch.address(name, &format!("02:00:00:00:00:0{number}"), number);
         }
         let key = switch.dir.path().join("key");
         std::fs::write(&key, "5a".repeat(32)).unwrap();
         run(&format!("chmod 600 {}", key.display()));
         switch
+    }
+
+    /// A new `eth0`, which is down, in a host that has none.
+    pub fn cable(&self, host: &str) {
+        let (sw, ns) = (self.ns("s"), self.ns(host));
+        run(&format!("ip -n {sw} link add p{host} type veth peer name eth0 netns {ns}"));
+        run(&format!("ip -n {sw} link set p{host} master sw0 up"));
+    }
+
+    /// Gives `eth0` its MAC and the addresses of a host, and sets it up.
+    pub fn address(&self, host: &str, mac: &str, number: u8) {
+        // Without the kernel's duplicate detection, which would take a second.
+        self.on(host, "sysctl -qw net.ipv6.conf.eth0.accept_dad=0");
+        self.on(host, &format!("ip link set eth0 address {mac} up"));
+        self.on(host, &format!("ip address add 10.0.0.{number}/24 dev eth0"));
+        self.on(host, &format!("ip address add fd00::{number}/64 dev eth0 nodad"));
     }
 
     pub fn ns(&self, host: &str) -> String {

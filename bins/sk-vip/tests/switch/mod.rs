@@ -31,14 +31,20 @@ impl Switch {
         run(&format!("ip -n {} link add sw0 type bridge", switch.ns("s")));
         run(&format!("ip -n {} link set sw0 up", switch.ns("s")));
         for (number, name) in [(1, "a"), (2, "b"), (3, "c")] {
-            let (sw, host) = (switch.ns("s"), switch.ns(name));
-            run(&format!("ip -n {sw} link add p{name} type veth peer name eth0 netns {host}"));
-            run(&format!("ip -n {sw} link set p{name} master sw0 up"));
+            let host = switch.ns(name);
+            switch.cable(name);
             run(&format!("ip -n {host} link set eth0 address 02:00:00:00:00:0{number} up"));
             run(&format!("ip -n {host} address add 10.0.0.{number}/24 dev eth0"));
             run(&format!("ip -n {host} address add fd00::{number}/64 dev eth0 nodad"));
         }
         switch
+    }
+
+    /// A new `eth0`, which is down, in a host that has none.
+    pub fn cable(&self, host: &str) {
+        let (sw, ns) = (self.ns("s"), self.ns(host));
+        run(&format!("ip -n {sw} link add p{host} type veth peer name eth0 netns {ns}"));
+        run(&format!("ip -n {sw} link set p{host} master sw0 up"));
     }
 
     pub fn ns(&self, host: &str) -> String {
@@ -171,7 +177,7 @@ pub fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T 
     }
 }
 
-pub fn run(command: &str) -> String {
+fn run(command: &str) -> String {
     let mut words = command.split_whitespace();
     let output = Command::new(words.next().unwrap()).args(words).output().unwrap();
     assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
