@@ -174,7 +174,7 @@ pub struct Persisted {
     pub failover_override: Option<bool>,
     /// `failover off` kept this node from taking over: it waits for the old primary.
     pub failover_hold: bool,
-    /// `prim fullsync`: the next secondary copies everything.
+    /// `prim fullsync`, `primforce`: the next secondary copies everything.
     pub full_wanted: bool,
     /// `checker off` given by command.
     pub checkers_off: bool,
@@ -228,7 +228,7 @@ pub struct Published {
     /// The replication engine of this node failed for good.
     #[serde(default, skip_serializing_if = "is_false")]
     pub degraded: bool,
-    /// A primary that was started with `prim fullsync`: its secondary copies everything.
+    /// A primary that was started with `prim fullsync` or `primforce`: its secondary copies everything.
     #[serde(default, skip_serializing_if = "is_false")]
     pub full_wanted: bool,
     /// Values of the resources that the rules of the peer test, when they test any: see `Supervision::encode`.

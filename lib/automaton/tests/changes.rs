@@ -185,13 +185,21 @@ fn report(role: ReplicaRole, standing: Standing, peer: ReplicaPeer) -> Event {
     Event::Replica { report: ReplicaReport { role, standing, lineage: lineage(), peer, frozen: false, position: 5 } }
 }
 
-/// `prim fullsync` on one node makes the other copy everything, once, also when the primary is stopped and started in between.
+/// `prim fullsync` or `primforce` on one node makes the other copy everything, once, also when the primary is stopped and started in between.
 #[test]
 fn a_full_copy_asked_for_on_the_primary_is_made_by_the_secondary() {
+    for (verb, full, standing) in
+        [(Verb::Prim, true, Standing::Alone), (Verb::PrimForce, false, Standing::Inconsistent)]
+    {
+        full_copy_is_made_after(verb, full, standing);
+    }
+}
+
+fn full_copy_is_made_after(verb: Verb, full: bool, standing: Standing) {
     let replicated = Settings { replicated: true, ..settings() };
     let mut primary = Node::new(replicated.clone());
-    primary.command(Verb::Prim, true);
-    primary.tell(report(ReplicaRole::Idle, Standing::Alone, ReplicaPeer::Absent));
+    primary.command(verb, full);
+    primary.tell(report(ReplicaRole::Idle, standing, ReplicaPeer::Absent));
     primary.tell(Event::PeerDown);
     primary.tell(report(ReplicaRole::Primary, Standing::Alone, ReplicaPeer::Absent));
     assert_eq!(primary.core.state().name, StateName::Alone);

@@ -150,6 +150,15 @@ impl<'a> Module<'a> {
         self.view().logged(node, text, times)
     }
 
+    /// Its latest synchronisation had this mode.
+    pub fn reintegrated(&self, node: &str, mode: &str) -> Result<()> {
+        const WORDS: &str = "Reintegration mode: ";
+        let log = self.log(node);
+        let last = log.lines().rev().find_map(|line| line.split_once(WORDS)).map(|(_, mode)| mode);
+        ensure!(last == Some(mode), "{node} was synchronised in the mode {last:?} instead of {mode}");
+        Ok(())
+    }
+
     /// The log's messages of the levels shown by default (U, E, C, S) from the last one on that contains `after`; none when there is
     /// none, all of them when `after` is empty. Of a script's line, the part before its log file.
     pub fn messages(&self, node: &str, after: &str) -> Vec<String> {

@@ -21,7 +21,7 @@ impl Runner {
     }
 }
 
-/// `full_wanted`: by `prim fullsync`.
+/// `full_wanted`: by `prim fullsync` or `primforce`.
 fn resources(policy: &Value, full_wanted: bool) -> [(&'static str, String); 4] {
     let text = |name: &str, absent: &str| policy[name].as_str().unwrap_or(absent).to_owned();
     let mode = text("mode", if full_wanted { "full" } else { "default" });

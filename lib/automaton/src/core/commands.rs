@@ -84,8 +84,8 @@ impl Core {
                         "primforce makes one anyway; start this node without it",
                     );
                 } else if idle_stop {
-                    if matches!(verb, Verb::Prim | Verb::Second) {
-                        self.want_full_copy(full && verb == Verb::Prim);
+                    if verb != Verb::Start {
+                        self.want_full_copy(verb == Verb::PrimForce || full && verb == Verb::Prim);
                     }
                     self.hold_for_old_primary(false);
                     self.go(intent);

@@ -39,7 +39,7 @@ fn secondforce_copies_what_changed_since_a_date_and_verify_repairs_what_was_wron
         }
         cluster.lab.exec("node2", &["safekit", "secondforce", "-d", &date, "-m", "mir"])?;
         module.pair("node1", "node2")?;
-        module.logged("node2", "Reintegration mode: since", 1)?;
+        module.reintegrated("node2", "since")?;
         ensure!(read(cluster, &module, "node2", "new").as_deref() == Some("after"));
         ensure!(read(cluster, &module, "node2", "old").as_deref() == Some("wrong"), "it was not vouched for");
         let said = cluster.fails("node1", &["sk-replicate", "verify", "-m", "mir"], 1)?;
@@ -96,7 +96,7 @@ fn an_external_synchronisation_needs_the_mark_of_the_primary_and_is_used_once() 
         policy("node2", &["full"])?;
         module.order("node2", &["start"])?;
         module.pair("node1", "node2")?;
-        module.logged("node2", "Reintegration mode: full", 1)?;
+        module.reintegrated("node2", "full")?;
         ensure!(read(cluster, &module, "node2", "old").as_deref() == Some("right"));
         let said =
             cluster.fails("node1", &["safekit", "rfssync", "external", "prim", "no blanks", "-m", "mir"], 100)?;

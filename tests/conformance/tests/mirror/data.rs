@@ -46,7 +46,7 @@ fn m26_after_a_clean_stop_only_changed_zones_are_copied() -> Result<()> {
         change_zone(cluster, &module, "node1")?;
         module.order("node2", &["start"])?;
         module.pair("node1", "node2")?;
-        module.logged("node2", "Reintegration mode: incremental", 1)?;
+        module.reintegrated("node2", "incremental")?;
         let bytes = copied(&module, "node2")?;
         eprintln!("copied after a clean stop: {bytes} bytes for 4096 changed in {BIG}");
         ensure!((4096..=1 << 20).contains(&bytes), "{bytes} bytes were copied");
@@ -68,7 +68,7 @@ fn m27_after_a_crash_still_only_what_may_differ_is_copied() -> Result<()> {
         change_zone(cluster, &module, "node1")?;
         cluster.lab.run(&["boot", "node2"])?;
         module.pair("node1", "node2")?;
-        module.logged("node2", "Reintegration mode: incremental", 1)?;
+        module.reintegrated("node2", "incremental")?;
         let asks = [
             "sk-replicate status -m AM",
             "sk-replicate lineage -m AM",
@@ -159,7 +159,7 @@ fn m28_clocks_an_hour_apart_change_nothing() -> Result<()> {
         write(cluster, &module, "node1", "file", "2")?;
         module.order("node2", &["start"])?;
         module.pair("node1", "node2")?;
-        module.logged("node1", "Reintegration mode: incremental", 1)?;
+        module.reintegrated("node1", "incremental")?;
         ensure!(read(cluster, &module, "node2", "file").as_deref() == Some("2"));
         // The node of the future serves, and dates its files there; the other comes back from its past.
         module.order("node1", &["stop", "--wait"])?;

@@ -158,7 +158,7 @@ fn what_only_the_secondary_kept_of_a_blackout_is_made_equal() -> Result<()> {
         cluster.lab.blackout(&["node1", "node2"])?;
         boot_both(cluster)?;
         module.pair("node1", "node2")?;
-        module.logged("node2", "Reintegration mode: incremental", 1)?;
+        module.reintegrated("node2", "incremental")?;
         for file in ["grown", "replaced"] {
             let (one, two) = (read(cluster, &module, "node1", file), read(cluster, &module, "node2", file));
             eprintln!("{file}: {one:?}, {two:?}");

@@ -167,11 +167,15 @@ fn m25_data_of_an_unfinished_copy_are_served_only_by_force() -> Result<()> {
         module.order("node2", &["stop", "--wait"])?;
         module.order("node2", &["primforce"])?;
         module.reaches("node2", "ALONE Ready", SOON)?;
+        module.resource_is("node2", "usersetting.rfssyncmode", "full")?;
         // The other side is copied in full, whatever it holds; its own are kept aside.
         cluster.lab.sh("node2", &format!("rm -f {0}/big; echo forced >{0}/forced; sync {0}", module.directory()))?;
         module.order("node1", &["start"])?;
         module.pair("node2", "node1")?;
-        module.logged("node1", "Reintegration mode: full", 1)?;
+        for node in ["node1", "node2"] {
+            module.reintegrated(node, "full")?;
+            module.resource_is(node, "usersetting.rfssyncmode", "default")?;
+        }
         ensure!(read(cluster, &module, "node1", "forced").as_deref() == Some("forced\n"));
         ensure!(read(cluster, &module, "node1", "big").is_none(), "not equal to the forced primary");
         module.replays()
