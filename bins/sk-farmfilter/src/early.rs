@@ -25,8 +25,8 @@ pub struct EarlyDrop {
     /// What was counted while the programs were tried.
     base: Vec<[u64; 2]>,
     programs: Vec<(String, Program)>,
-    /// None while everything is this node's own.
-    places: Vec<Place>,
+    /// With the index of the interface, whose end is theirs. None while everything is this node's own.
+    places: Vec<(u32, Place)>,
     /// What the table holds.
     held: Vec<u8>,
 }
@@ -80,7 +80,7 @@ impl EarlyDrop {
             for (interface, program) in &self.programs {
                 let index = nix::net::if_::if_nametoindex(interface.as_str())
                     .map_err(|e| NetError::sys(format!("find interface {interface}"), e.into()))?;
-                self.places.push(program.attach(index)?);
+                self.places.push((index, program.attach(index)?));
             }
         }
         Ok(())
@@ -105,7 +105,8 @@ impl EarlyDrop {
 
     /// Where programs are in place.
     pub fn interfaces(&self) -> impl Iterator<Item = &str> {
-        self.programs.iter().map(|(interface, _)| interface.as_str()).take(self.places.len())
+        let places = self.programs.iter().map(|(interface, _)| interface.as_str()).zip(&self.places);
+        places.filter(|(name, (index, _))| nix::net::if_::if_nametoindex(*name) == Ok(*index)).map(|(name, _)| name)
     }
 }
 

@@ -122,7 +122,7 @@ fn packets_of_others_end_before_the_rules_and_are_counted() {
     let shown = net.farmfilter("a", "show -m AM");
     assert!(String::from_utf8_lossy(&shown.stdout).contains("early drop: eth0"), "{shown:?}");
     // An interface that is made anew has no program, and gets one.
-    made_anew(&net, "c", 3, || ());
+    made_anew(&net, "c", 3, || assert_eq!(early(&net, "c"), json!([])));
     eventually("a program at the new interface", || (early(&net, "c") == json!(["eth0"])).then_some(()));
     shared_by_all(&net);
     // Who has everything needs none.
