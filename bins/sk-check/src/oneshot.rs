@@ -7,11 +7,11 @@ use crate::spec::Target;
 use mio::{Events, Poll};
 use net::rtnl::Rtnl;
 use serde_json::json;
-use std::io::{self, Write};
+use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 use sys::clock::monotonic_ms;
-use sys::failure::Failure;
+use sys::failure::{Failure, put};
 
 /// One probe over the network.
 pub(crate) fn probe(kind: &str, name: &str, target: &Target, common: &Common) -> Result<u8, Failure> {
@@ -75,13 +75,6 @@ fn tell(kind: &str, name: &str, reason: Option<&str>, took: Option<u64>, as_json
     if let Some(reason) = reason {
         sys::warn!("sk-check: {kind} {name}: {reason}");
     }
-    print(&line)?;
+    put(&line)?;
     Ok(u8::from(reason.is_some()))
-}
-
-pub(crate) fn print(line: &str) -> Result<(), Failure> {
-    match writeln!(io::stdout(), "{line}") {
-        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(Failure::system("stdout", e)),
-        _ => Ok(()),
-    }
 }

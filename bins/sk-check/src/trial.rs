@@ -3,7 +3,6 @@
 
 use crate::cli::Custom as Arguments;
 use crate::custom::{Custom, Happened};
-use crate::oneshot::print;
 use crate::spec::CustomSpec;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -12,7 +11,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use sys::clock::monotonic_ms;
-use sys::failure::{Failure, SYSTEM};
+use sys::failure::{Failure, SYSTEM, put};
 use sys::roots::Roots;
 
 const MODULE: &str = "trial";
@@ -92,7 +91,7 @@ fn watch(arguments: &Arguments, custom: &mut Custom, listener: &UnixListener) ->
             } else {
                 format!("{:>8} ms  {RESOURCE} {value}", now - began)
             };
-            print(&line)?;
+            put(&line)?;
             if who.is_none() {
                 sys::warn!("sk-check: it reports without -i: such a call counts as the administrator's");
             }

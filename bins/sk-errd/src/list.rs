@@ -3,8 +3,7 @@
 use crate::ListArgs;
 use crate::spec::Matcher;
 use serde_json::json;
-use std::io::{self, Write};
-use sys::failure::Failure;
+use sys::failure::{Failure, put};
 
 /// Prints the matching processes; `false` when there are none.
 pub(crate) fn list(args: &ListArgs) -> Result<bool, Failure> {
@@ -15,18 +14,18 @@ pub(crate) fn list(args: &ListArgs) -> Result<bool, Failure> {
     found.retain(|p| p.pid != own && matcher.fits(p));
     let mut lines = Vec::new();
     if !args.json && !found.is_empty() {
-        lines.push(format!("{:>8} {:>8} {:<15} {}\n", "PID", "PARENT", "NAME", "COMMAND LINE"));
+        lines.push(format!("{:>8} {:>8} {:<15} {}", "PID", "PARENT", "NAME", "COMMAND LINE"));
     }
     for p in &found {
         lines.push(if args.json {
             let object = json!({"pid": p.pid, "parent": p.parent, "name": p.comm, "command_line": p.command_line});
-            format!("{object}\n")
+            object.to_string()
         } else {
-            format!("{:>8} {:>8} {:<15} {}\n", p.pid, p.parent, p.comm.escape_debug(), p.command_line.escape_debug())
+            format!("{:>8} {:>8} {:<15} {}", p.pid, p.parent, p.comm.escape_debug(), p.command_line.escape_debug())
         });
     }
-    match io::stdout().write_all(lines.concat().as_bytes()) {
-        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(Failure::system("stdout", e)),
-        _ => Ok(!found.is_empty()),
+    for line in lines {
+        put(&line)?;
     }
+    Ok(!found.is_empty())
 }

@@ -176,7 +176,9 @@ pub enum Failure {
     Rules(String),
     #[error("a farm filter of this module runs already (it answers on {0}); stop its module first")]
     Running(PathBuf),
-    /// The reader of our output is gone.
+    #[error(transparent)]
+    Output(#[from] sys::failure::Failure),
+    /// The reader of our events is gone.
     #[error("the output was closed")]
     Closed,
 }
@@ -188,6 +190,7 @@ impl Failure {
             Self::Rules(_) => 5,
             Self::Net(_) | Self::Sys(..) => 111,
             Self::Usage(_) => 100,
+            Self::Output(failure) => failure.code,
             Self::Closed => 0,
         }
     }
@@ -215,16 +218,6 @@ impl From<wire::lines::EmitError> for Failure {
             wire::lines::EmitError::Io(e) => Self::Sys("cannot write an event".to_owned(), e),
             other => Self::Usage(other.to_string()),
         }
-    }
-}
-
-/// Writes one line of the result. What changes something goes on without a reader.
-pub fn say(line: &str) -> Result<(), Failure> {
-    match writeln!(io::stdout(), "{line}") {
-        Ok(()) => Ok(()),
-        Err(_) if sys::commands::is_changing() => Ok(()),
-        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Err(Failure::Closed),
-        Err(e) => Err(Failure::Sys("cannot write the result".to_owned(), e)),
     }
 }
 

@@ -1,6 +1,6 @@
 //! What do `show`, `who`, `plan` and `clean` do for somebody at a shell?
 
-use crate::cli::{Clean, Client, Failure, PlanArguments, Show, Who, say};
+use crate::cli::{Clean, Client, Failure, PlanArguments, Show, Who};
 use crate::control::ask;
 use crate::mark::bucket_of;
 use crate::spec::{Key, Spec};
@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use sys::failure::put;
 use sys::lines::{table, wrap};
 use sys::roots::Roots;
 
@@ -120,11 +121,11 @@ pub fn show(args: &Show) -> Result<u8, Failure> {
     }
     for (module, value) in found {
         if args.json {
-            say(&value.to_string())?;
+            put(&value.to_string())?;
             continue;
         }
         for line in shown(&module, &status(&module, value)?) {
-            say(&line)?;
+            put(&line)?;
         }
     }
     Ok(0)
@@ -209,7 +210,7 @@ pub fn who(args: &Who) -> Result<u8, Failure> {
                 let filter = filter.as_str().unwrap_or_default();
                 if args.json {
                     let line = json!({"module": module, "group": group.group, "filter": filter, "bucket": bucket, "node": name});
-                    say(&line.to_string())?;
+                    put(&line.to_string())?;
                 }
                 rows.push(vec![
                     module.clone(),
@@ -231,7 +232,7 @@ pub fn who(args: &Who) -> Result<u8, Failure> {
     }
     if !args.json {
         for line in table(&rows) {
-            say(&line)?;
+            put(&line)?;
         }
     }
     Ok(if unowned { 2 } else { 0 })
@@ -241,9 +242,9 @@ pub fn plan(args: &PlanArguments) -> Result<u8, Failure> {
     let spec = Spec::load(&args.spec)?;
     let rules = run::rules(&spec)?;
     if args.json {
-        say(&json!({"module": spec.module, "rules": rules}).to_string())?;
+        put(&json!({"module": spec.module, "rules": rules}).to_string())?;
     } else {
-        say(rules.trim_end())?;
+        put(rules.trim_end())?;
     }
     Ok(0)
 }
@@ -258,11 +259,11 @@ pub fn clean(args: &Clean) -> Result<u8, Failure> {
     }
     let removed = clean_up(&args.module)?;
     if args.json {
-        say(&json!({"module": args.module, "removed": removed}).to_string())?;
+        put(&json!({"module": args.module, "removed": removed}).to_string())?;
     } else if removed.is_empty() {
-        say(&format!("nothing of module {} was left", args.module))?;
+        put(&format!("nothing of module {} was left", args.module))?;
     } else {
-        say(&format!("removed: {}", removed.join(", ")))?;
+        put(&format!("removed: {}", removed.join(", ")))?;
     }
     Ok(0)
 }

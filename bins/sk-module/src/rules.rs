@@ -5,7 +5,7 @@ use crate::instance::Instance;
 use crate::{Failure, client, exit};
 use automaton::{Core, Persisted};
 use serde_json::{Value, json};
-use std::io::Write;
+use sys::failure::put;
 use sys::roots::Roots;
 
 /// Prints the rules of one module, or of all.
@@ -17,7 +17,9 @@ pub(crate) fn rules(roots: &Roots, module: Option<&str>, as_json: bool) -> Resul
     for (number, module) in modules.iter().enumerate() {
         let reply = ask(roots, module)?;
         let text = if as_json { lines(&reply) } else { table(&reply, number > 0) };
-        print(&text)?;
+        for line in text.lines() {
+            put(line)?;
+        }
     }
     Ok(0)
 }
@@ -85,11 +87,4 @@ fn table(reply: &Value, spaced: bool) -> String {
         out.push('\n');
     }
     out
-}
-
-fn print(text: &str) -> Result<(), Failure> {
-    match std::io::stdout().write_all(text.as_bytes()) {
-        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::system("stdout", e)),
-        _ => Ok(()),
-    }
 }

@@ -5,15 +5,14 @@ use crate::show::module_name;
 use crate::{Show, Trouble};
 use replica::engine::estimate::Estimate;
 use serde_json::Value;
-use std::io::Write as _;
 use std::ops::ControlFlow;
+use sys::failure::put;
 use sys::roots::Roots;
 
 /// `sk-replicate diff`.
 pub fn estimate(order: &Show) -> Result<(), Trouble> {
     module_name(&order.module)?;
     let roots = Roots::from_environment();
-    let mut out = std::io::stdout().lock();
     let mut meter = inquiry::Meter::new(!order.json);
     inquiry::ask(&roots, &order.module, &Question::Estimate, |kind, event, line| {
         let read = |event: Value| serde_json::from_value::<Estimate>(event).map_err(std::io::Error::from);
@@ -24,12 +23,12 @@ pub fn estimate(order: &Show) -> Result<(), Trouble> {
                 meter.show(&format!("{} files, {} MiB", so_far.files, so_far.bytes >> 20));
             }
             "estimate" if order.json => {
-                writeln!(out, "{line}")?;
+                put(line)?;
                 return Ok(ControlFlow::Break(()));
             }
             "estimate" => {
                 for line in words(&read(event)?) {
-                    writeln!(out, "{line}")?;
+                    put(&line)?;
                 }
                 return Ok(ControlFlow::Break(()));
             }

@@ -291,7 +291,6 @@ pub fn main() -> ExitCode {
     }
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(e) if e.is_broken_pipe() => ExitCode::SUCCESS,
         Err(e) => {
             sys::warn!("sk-replicate: {e}");
             ExitCode::from(e.code)
@@ -319,22 +318,23 @@ fn logged(
 struct Trouble {
     code: u8,
     text: String,
-    broken_pipe: bool,
 }
 
 impl Trouble {
     fn new(code: u8, text: impl ToString) -> Self {
-        Self { code, text: text.to_string(), broken_pipe: false }
-    }
-
-    fn is_broken_pipe(&self) -> bool {
-        self.broken_pipe
+        Self { code, text: text.to_string() }
     }
 }
 
 impl From<std::io::Error> for Trouble {
     fn from(error: std::io::Error) -> Self {
-        Self { code: 111, text: error.to_string(), broken_pipe: error.kind() == std::io::ErrorKind::BrokenPipe }
+        Self::new(111, error)
+    }
+}
+
+impl From<sys::failure::Failure> for Trouble {
+    fn from(failure: sys::failure::Failure) -> Self {
+        Self { code: failure.code, text: failure.message }
     }
 }
 

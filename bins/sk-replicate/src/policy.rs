@@ -5,8 +5,8 @@ use crate::{PolicyCommand, Trouble, logged};
 use replica::engine::state_dir;
 use replica::policy::{self, Policy, Side};
 use serde_json::Value;
-use std::io::Write as _;
 use std::path::Path;
+use sys::failure::put;
 use sys::roots::Roots;
 
 /// `sk-replicate policy`. Changes belong into the log of commands.
@@ -58,17 +58,14 @@ fn serves(roots: &Roots, module: &str) -> bool {
 
 fn print(directory: &Path, module: &str, as_json: bool) -> Result<(), Trouble> {
     let policy = policy::read(directory).map_err(|e| Trouble::new(2, e))?;
-    let mut out = std::io::stdout().lock();
     if as_json {
         let mut line = serde_json::to_value(&policy).map_err(std::io::Error::from)?;
         if let Value::Object(fields) = &mut line {
             fields.insert("module".into(), module.into());
         }
-        writeln!(out, "{line}")?;
-        return Ok(());
+        return Ok(put(&line.to_string())?);
     }
-    writeln!(out, "{}", words(&policy))?;
-    Ok(())
+    Ok(put(words(&policy).as_str())?)
 }
 
 fn words(policy: &Policy) -> String {

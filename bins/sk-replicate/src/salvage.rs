@@ -4,9 +4,9 @@ use crate::show::{live, module_name};
 use crate::{Prune, Restore, SalvageCommand, Trouble, logged};
 use replica::salvage::{self, Listed, RestoreError, Restored};
 use serde_json::{Value, json};
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
+use sys::failure::put;
 use sys::roots::Roots;
 
 /// `sk-replicate salvage`. What restores or removes belongs into the log of commands.
@@ -53,23 +53,22 @@ fn cannot_read(directory: &Path) -> impl FnOnce(std::io::Error) -> Trouble {
 
 fn show(directory: &Path, as_json: bool) -> Result<(), Trouble> {
     let listed = salvage::list(directory).map_err(cannot_read(directory))?;
-    let mut out = std::io::stdout().lock();
     if as_json {
         for file in &listed {
             let line = json!({
                 "id": file.id(), "date": file.date, "bytes": file.bytes, "occupied": file.occupied,
                 "path": directory.join(&file.date).join(&file.path).to_string_lossy(),
             });
-            writeln!(out, "{line}")?;
+            put(&line.to_string())?;
         }
         return Ok(());
     }
     let width = listed.iter().map(|f| size(f.bytes).len()).max().unwrap_or_default();
     for file in &listed {
-        writeln!(out, "{:>width$}  {}", size(file.bytes), file.id())?;
+        put(&format!("{:>width$}  {}", size(file.bytes), file.id()))?;
     }
     let occupied = listed.iter().map(|f: &Listed| f.occupied).sum();
-    writeln!(out, "{} in {}, {} on the disk", count(listed.len() as u64), directory.display(), size(occupied))?;
+    put(&format!("{} in {}, {} on the disk", count(listed.len() as u64), directory.display(), size(occupied)))?;
     Ok(())
 }
 
@@ -129,11 +128,6 @@ fn prune(directory: &Path, order: &Prune) -> Result<(), Trouble> {
         return Err(Trouble::new(3, "nothing was removed; add --yes to remove what is listed"));
     }
     Ok(())
-}
-
-/// One line of what was done; see `sys::failure::put` for a reader that went away.
-fn put(line: &str) -> Result<(), Trouble> {
-    sys::failure::put(line).map_err(|failure| Trouble::new(failure.code, failure.message))
 }
 
 #[cfg(test)]

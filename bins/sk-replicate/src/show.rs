@@ -4,7 +4,7 @@ use crate::Trouble;
 use replica::engine::state_dir;
 use replica::store::{self, Remembered};
 use serde_json::{Value, json};
-use std::io::Write as _;
+use sys::failure::put;
 use sys::roots::{Roots, is_module_name};
 
 /// Refuses what cannot be a module's name.
@@ -46,42 +46,38 @@ pub fn status(module: &str, as_json: bool) -> Result<(), Trouble> {
     let live = live(&roots, module);
     let position = live.get("position").and_then(Value::as_u64).unwrap_or(known.position);
     let epoch = known.lineage.head().map(|id| id.to_string());
-    let mut out = std::io::stdout().lock();
     if as_json {
         let line = json!({
             "module": module, "standing": known.standing, "up_to_date": known.standing.is_up_to_date(), "epoch": epoch,
             "position": position, "unshared": known.unshared, "replica": live,
         });
-        writeln!(out, "{line}")?;
-        return Ok(());
+        return Ok(put(&line.to_string())?);
     }
     let text = |name: &str| live.get(name).and_then(Value::as_str).unwrap_or("-").to_owned();
-    writeln!(out, "module      {module}")?;
-    writeln!(
-        out,
+    put(&format!("module      {module}"))?;
+    put(&format!(
         "standing    {}{}",
         word(known.standing),
         if known.standing.is_up_to_date() { " (up to date)" } else { " (not up to date)" }
-    )?;
-    writeln!(out, "epoch       {}", epoch.as_deref().unwrap_or("-"))?;
-    writeln!(out, "position    {position}")?;
-    writeln!(out, "peer        {}", text("peer"))?;
+    ))?;
+    put(&format!("epoch       {}", epoch.as_deref().unwrap_or("-")))?;
+    put(&format!("position    {position}"))?;
+    put(&format!("peer        {}", text("peer")))?;
     let frozen = live.get("frozen").and_then(Value::as_bool).map_or("-", |f| if f { "yes" } else { "no" });
-    writeln!(out, "frozen      {frozen}")?;
+    put(&format!("frozen      {frozen}"))?;
     for (title, name) in [("in B/s", "in_bytes_s"), ("out B/s", "out_bytes_s"), ("lag B", "lag_bytes")] {
         let figure = live.get(name).and_then(Value::as_u64).map_or_else(|| "-".to_owned(), |n| n.to_string());
-        writeln!(out, "{title:<11} {figure}")?;
+        put(&format!("{title:<11} {figure}"))?;
     }
     if let Some(resync) = live.get("resync").filter(|r| r.is_object()) {
         let figure = |name: &str| resync.get(name).and_then(Value::as_u64).unwrap_or_default();
-        writeln!(
-            out,
+        put(&format!(
             "resync      {} files of {}, {} bytes of {}",
             figure("files"),
             figure("files_total"),
             figure("bytes"),
             figure("bytes_total")
-        )?;
+        ))?;
     }
     Ok(())
 }
@@ -89,12 +85,11 @@ pub fn status(module: &str, as_json: bool) -> Result<(), Trouble> {
 /// `sk-replicate lineage`.
 pub fn lineage(module: &str, as_json: bool) -> Result<(), Trouble> {
     let known = remembered(&Roots::from_environment(), module)?;
-    let mut out = std::io::stdout().lock();
     for epoch in &known.lineage.0 {
         if as_json {
-            writeln!(out, "{}", json!({ "id": epoch.id, "start": epoch.start }))?;
+            put(&format!("{}", json!({ "id": epoch.id, "start": epoch.start })))?;
         } else {
-            writeln!(out, "{}  from operation {}", epoch.id, epoch.start)?;
+            put(&format!("{}  from operation {}", epoch.id, epoch.start))?;
         }
     }
     Ok(())

@@ -5,8 +5,8 @@ use crate::show::module_name;
 use crate::{Trouble, Verify, logged};
 use replica::verify::{Difference, Summary, What};
 use serde_json::Value;
-use std::io::Write as _;
 use std::ops::ControlFlow;
+use sys::failure::put;
 use sys::roots::Roots;
 
 /// `sk-replicate verify`. A repair belongs into the log of commands.
@@ -18,23 +18,21 @@ pub fn verify(order: &Verify) -> Result<(), Trouble> {
 
 fn compare(roots: &Roots, order: &Verify) -> Result<(), Trouble> {
     let question = Question::Verify { bandwidth_kbs: Some(order.bandwidth), repair: order.repair };
-    let mut out = std::io::stdout().lock();
     let mut meter = Meter::new(!order.json);
     inquiry::ask(roots, &order.module, &question, |kind, event, line| {
         meter.clear();
         if order.json {
-            writeln!(out, "{line}")?;
-            out.flush()?;
+            put(line)?;
         }
         match kind {
             "progress" => meter.show(&so_far(&serde_json::from_value(event).map_err(std::io::Error::from)?)),
             "difference" if !order.json => {
-                writeln!(out, "{}", words(&serde_json::from_value(event).map_err(std::io::Error::from)?))?;
+                put(&words(&serde_json::from_value(event).map_err(std::io::Error::from)?))?;
             }
             "verified" => {
                 let summary: Summary = serde_json::from_value(event).map_err(std::io::Error::from)?;
                 if !order.json {
-                    writeln!(out, "{}", verdict(&summary))?;
+                    put(&verdict(&summary))?;
                 }
                 if summary.differences == 0 {
                     return Ok(ControlFlow::Break(()));
@@ -52,7 +50,7 @@ fn compare(roots: &Roots, order: &Verify) -> Result<(), Trouble> {
             }
             "repaired" => {
                 if !order.json {
-                    writeln!(out, "repaired: the secondary was copied anew where it differed, and is in sync")?;
+                    put("repaired: the secondary was copied anew where it differed, and is in sync")?;
                 }
                 return Ok(ControlFlow::Break(()));
             }

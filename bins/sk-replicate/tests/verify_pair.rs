@@ -147,6 +147,7 @@ fn exactly_what_differs_is_reported() {
     std::fs::remove_file(beneath.join("sub/fifo")).unwrap();
     std::fs::write(beneath.join("sub/deep/foreign"), b"x").unwrap();
     std::fs::set_permissions(beneath.join("sub/f7"), std::fs::Permissions::from_mode(0o600)).unwrap();
+    assert_eq!(pair.a.verify_unread(&["--bandwidth", "0"]), 1, "the exit code says it also when nobody reads");
     let (code, lines, words) = pair.a.verify(&["--bandwidth", "0"]);
     assert_eq!(code, 1, "{lines:?} {words}");
     let mut found: Vec<_> = differences(&lines)

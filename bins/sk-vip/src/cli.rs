@@ -216,7 +216,9 @@ pub enum Failure {
     Usage(String),
     #[error("{0}: {1}")]
     Sys(String, io::Error),
-    /// The reader of our output is gone.
+    #[error(transparent)]
+    Output(#[from] sys::failure::Failure),
+    /// The reader of our events is gone.
     #[error("the output was closed")]
     Closed,
 }
@@ -229,6 +231,7 @@ impl Failure {
             Self::Net(NetError::Foreign { .. }) => 4,
             Self::Net(_) | Self::Sys(..) => 111,
             Self::Usage(_) => 100,
+            Self::Output(failure) => failure.code,
             Self::Closed => 0,
         }
     }
@@ -241,16 +244,6 @@ impl From<wire::lines::EmitError> for Failure {
             wire::lines::EmitError::Io(e) => Self::Sys("cannot write an event".to_owned(), e),
             other => Self::Usage(other.to_string()),
         }
-    }
-}
-
-/// Writes one line of the result. What changes something goes on without a reader.
-pub fn say(line: &str) -> Result<(), Failure> {
-    match writeln!(io::stdout(), "{line}") {
-        Ok(()) => Ok(()),
-        Err(_) if sys::commands::is_changing() => Ok(()),
-        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Err(Failure::Closed),
-        Err(e) => Err(Failure::Sys("cannot write the result".to_owned(), e)),
     }
 }
 

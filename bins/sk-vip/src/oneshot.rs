@@ -1,12 +1,13 @@
 //! What do `add`, `remove`, `show` and `probe` do for somebody at a shell?
 
 use crate::claim::{Claim, probe as ask, reset};
-use crate::cli::{Add, Failure, Probe, Remove, Show, say};
+use crate::cli::{Add, Failure, Probe, Remove, Show};
 use net::probe::{Patience, Probe as Question};
 use net::rtnl::Rtnl;
 use net::{Address, Link, NetError};
 use serde_json::json;
 use std::io::{self, Write};
+use sys::failure::put;
 
 pub fn add(args: &Add) -> Result<u8, Failure> {
     let mut rtnl = Rtnl::open()?;
@@ -25,9 +26,9 @@ pub fn add(args: &Add) -> Result<u8, Failure> {
     let place = &claim.place;
     if args.json {
         let line = json!({"address": ip, "prefix": place.prefix, "interface": place.link.name, "value": "up"});
-        say(&line.to_string())?;
+        put(&line.to_string())?;
     } else {
-        say(&format!("{ip}/{} added on {}", place.prefix, place.link.name))?;
+        put(&format!("{ip}/{} added on {}", place.prefix, place.link.name))?;
     }
     Ok(0)
 }
@@ -56,14 +57,14 @@ pub fn remove(args: &Remove) -> Result<u8, Failure> {
         if args.json {
             let line = json!({"address": ip, "prefix": address.prefix, "interface": name(address), "value": "down",
                 "connections_reset": connections});
-            say(&line.to_string())?;
+            put(&line.to_string())?;
         } else {
             let tail = match connections {
                 Some(1) => ", 1 connection reset".to_owned(),
                 Some(n) if n > 1 => format!(", {n} connections reset"),
                 _ => String::new(),
             };
-            say(&format!("{ip}/{} removed from {}{tail}", address.prefix, name(address)))?;
+            put(&format!("{ip}/{} removed from {}{tail}", address.prefix, name(address)))?;
         }
     }
     Ok(0)
@@ -85,7 +86,7 @@ pub fn show(args: &Show) -> Result<u8, Failure> {
     }
     if args.json {
         for (address, link) in &rows {
-            say(&json!({"address": address.ip, "prefix": address.prefix, "interface": link.name, "mac": link.mac,
+            put(&json!({"address": address.ip, "prefix": address.prefix, "interface": link.name, "mac": link.mac,
                 "carrier": link.carrier, "lifetime_s": address.valid_s, "virtual": address.marked})
             .to_string())?;
         }
@@ -93,7 +94,7 @@ pub fn show(args: &Show) -> Result<u8, Failure> {
         let mut table = vec![HEAD.map(str::to_owned)];
         table.extend(rows.iter().map(|(a, l)| row(a, l)));
         for line in sys::lines::table(&table) {
-            say(&line)?;
+            put(&line)?;
         }
     }
     if let (Some(ip), true) = (args.address, rows.is_empty()) {
@@ -133,11 +134,11 @@ pub fn probe(args: &Probe) -> Result<u8, Failure> {
     let owner = net::probe::first_conflict(&[question], patience)?.map(|(_, mac)| mac);
     let value = if owner.is_some() { "used" } else { "free" };
     if args.json {
-        say(&json!({"address": ip, "interface": interface, "value": value, "mac": owner}).to_string())?;
+        put(&json!({"address": ip, "interface": interface, "value": value, "mac": owner}).to_string())?;
     } else if let Some(mac) = owner {
-        say(&format!("{ip} is used by MAC {mac} on {interface}"))?;
+        put(&format!("{ip} is used by MAC {mac} on {interface}"))?;
     } else {
-        say(&format!("{ip} is free on {interface}"))?;
+        put(&format!("{ip} is free on {interface}"))?;
     }
     Ok(if owner.is_some() { 3 } else { 0 })
 }

@@ -80,6 +80,7 @@ fn an_address_in_use_is_refused_with_its_owner() {
         assert!(!net.has_address("b", vip));
     }
     assert_eq!(net.vip("b", "probe 10.0.0.50").status.code(), Some(3));
+    assert_eq!(net.vip_unread("b", "probe 10.0.0.50").code(), Some(3));
     assert_eq!(net.vip("b", "add 10.0.0.50").status.code(), Some(3));
     assert_eq!(net.vip("b", "probe 10.0.0.51").status.code(), Some(0));
 }

@@ -5,8 +5,9 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
@@ -295,15 +296,23 @@ impl Node {
 
     /// Compares both replicas: exit code and JSON lines.
     pub fn verify(&self, arguments: &[&str]) -> (i32, Vec<Value>, String) {
-        let output = Command::new(env!("CARGO_BIN_EXE_sk-replicate"))
-            .env("SK_RUN", self.spec.with_extension("run"))
-            .args(["verify", "-m", "pair", "--json"])
-            .args(arguments)
-            .output()
-            .unwrap();
+        let output = self.comparison(arguments).output().unwrap();
         let lines = String::from_utf8(output.stdout).unwrap();
         let lines = lines.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
         (output.status.code().unwrap(), lines, String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+
+    /// The same with nobody there to read what is found: the exit code.
+    pub fn verify_unread(&self, arguments: &[&str]) -> i32 {
+        let (_, unread) = UnixStream::pair().unwrap();
+        self.comparison(arguments).stdout(OwnedFd::from(unread)).status().unwrap().code().unwrap()
+    }
+
+    fn comparison(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sk-replicate"));
+        command.env("SK_RUN", self.spec.with_extension("run"));
+        command.args(["verify", "-m", "pair", "--json"]).args(arguments);
+        command
     }
 
     /// Forgets events seen so far, but the last snapshot.

@@ -2,6 +2,8 @@
 
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -59,6 +61,12 @@ impl Switch {
     /// Runs `sk-vip` in a host to its end.
     pub fn vip(&self, host: &str, arguments: &str) -> Output {
         self.command(host).args(arguments.split_whitespace()).output().unwrap()
+    }
+
+    /// The same with nobody there to read what it says.
+    pub fn vip_unread(&self, host: &str, arguments: &str) -> ExitStatus {
+        let (_, unread) = UnixStream::pair().unwrap();
+        self.command(host).args(arguments.split_whitespace()).stdout(OwnedFd::from(unread)).status().unwrap()
     }
 
     fn command(&self, host: &str) -> Command {
