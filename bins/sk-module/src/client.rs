@@ -18,6 +18,8 @@ const ANSWER: Duration = Duration::from_secs(10);
 const RUNNER_START: Duration = Duration::from_secs(45);
 /// Longest reply line accepted.
 const REPLY_MAX: u64 = 4 * 1024 * 1024;
+/// Where a verb leads that is only to be carried out.
+const NOT_STOPPED: &[&str] = &["WAIT", "ALONE", "PRIM", "SECOND", "UP"];
 
 /// Opens the control socket; `None` when the module has no runner.
 pub(crate) fn connect(roots: &Roots, module: &str) -> Result<Option<UnixStream>, Failure> {
@@ -156,7 +158,12 @@ pub(crate) fn start(
     if ask(roots, module, &request)?.is_none() {
         return Err(no_runner(module));
     }
-    if wait { wait_stable(roots, module, verb, None) } else { Ok(0) }
+    let leads_to: &[&str] = match verb {
+        "prim" | "primforce" => &["ALONE", "PRIM"],
+        "second" => &["SECOND"],
+        _ => NOT_STOPPED,
+    };
+    if wait { wait_stable(roots, module, verb, leads_to) } else { Ok(0) }
 }
 
 /// Verbs on a running module.
@@ -168,8 +175,14 @@ pub(crate) fn act(
     wait: bool,
 ) -> Result<u8, Failure> {
     let request = json!({"verb": verb, "full": false, "identity": identity, "origin": origin()});
+    let leads_to: &[&str] = match verb {
+        "stop" | "forcestop" => &["STOP"],
+        "swap" if wait && state_pair(roots, module)?.0 == "SECOND" => &["PRIM", "ALONE"],
+        "swap" => &["SECOND"],
+        _ => NOT_STOPPED,
+    };
     match ask(roots, module, &request)? {
-        Some(_) if wait => wait_stable(roots, module, verb, None),
+        Some(_) if wait => wait_stable(roots, module, verb, leads_to),
         Some(_) => Ok(0),
         // Without a runner the module is in STOP already.
         None if verb == "stop" || verb == "forcestop" => Ok(0),
@@ -199,7 +212,7 @@ pub(crate) fn shutdown(roots: &Roots) -> Result<u8, Failure> {
     }
     let mut worst = 0;
     for module in asked {
-        worst = worst.max(wait_stable(roots, &module, "shutdown", None)?);
+        worst = worst.max(wait_stable(roots, &module, "shutdown", &["STOP"])?);
     }
     Ok(worst)
 }
@@ -216,9 +229,8 @@ pub(crate) fn state_pair(roots: &Roots, module: &str) -> Result<(String, String,
     })
 }
 
-/// Waits until the verb's work is done: no transition runs and none is queued.
-fn wait_stable(roots: &Roots, module: &str, verb: &str, limit: Option<Duration>) -> Result<u8, Failure> {
-    let deadline = limit.map(|l| Instant::now() + l);
+/// Waits until the verb's work is done: no transition runs and none is queued. `leads_to`: the states one of which it should end in.
+fn wait_stable(roots: &Roots, module: &str, verb: &str, leads_to: &[&str]) -> Result<u8, Failure> {
     let mut progress = Progress::new();
     loop {
         let (state, readiness, reply) = state_pair(roots, module)?;
@@ -226,13 +238,7 @@ fn wait_stable(roots: &Roots, module: &str, verb: &str, limit: Option<Duration>)
         if readiness != "Transient" && !busy {
             drop(progress);
             say!("{state} {readiness}");
-            let wanted = match verb {
-                "stop" | "forcestop" | "shutdown" => state == "STOP",
-                "prim" | "primforce" => state == "ALONE" || state == "PRIM",
-                "second" => state == "SECOND",
-                _ => state != "STOP",
-            };
-            if !wanted {
+            if !leads_to.contains(&state.as_str()) {
                 let mut failure =
                     Failure::new(exit::REFUSED, format!("{verb}: module {module} is in {state} {readiness}"));
                 failure.hint = reply["refused"].as_str().map_or_else(
@@ -242,9 +248,6 @@ fn wait_stable(roots: &Roots, module: &str, verb: &str, limit: Option<Duration>)
                 return Err(failure);
             }
             return Ok(0);
-        }
-        if deadline.is_some_and(|d| Instant::now() >= d) {
-            return Err(Failure::new(exit::TIMEOUT, format!("module {module} is still in {state} {readiness}")));
         }
         progress.show(module, &state, &readiness, &reply);
         std::thread::sleep(Duration::from_millis(50));

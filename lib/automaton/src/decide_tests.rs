@@ -17,6 +17,8 @@ fn node(name: StateName, standing: Standing, epochs: &[u128]) -> Published {
         leaving: false,
         handover: false,
         swap_wanted: false,
+        swap_order: 0,
+        swap_refused: 0,
         outdate_wanted: false,
         outdate_done: false,
         partner: 0,

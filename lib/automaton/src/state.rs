@@ -203,6 +203,12 @@ pub struct Published {
     /// SECOND asks for a swap.
     #[serde(default, skip_serializing_if = "is_false")]
     pub swap_wanted: bool,
+    /// Tells one order for a swap from another: its moment, by the clock of the node that asks. 0: of a release that does not tell.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub swap_order: u64,
+    /// PRIM has given up the swap of this `swap_order`. 0: none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub swap_refused: u64,
     /// The primary lost the stream and asks the peer to declare itself outdated; the peer answers with `outdate_done`.
     #[serde(default, skip_serializing_if = "is_false")]
     pub outdate_wanted: bool,

@@ -330,6 +330,7 @@ fn what_is_published_fits_a_heartbeat() {
     (state.incarnation, state.position, state.partner) = (u64::MAX >> 11, u64::MAX, u64::MAX >> 11);
     state.standing = lineage::Standing::Inconsistent;
     (state.was_primary, state.alone_from_prim, state.leaving, state.handover) = (true, true, true, true);
+    (state.swap_order, state.swap_refused) = (u64::MAX >> 11, u64::MAX >> 11);
     (state.swap_wanted, state.outdate_wanted, state.outdate_done, state.degraded) = (true, true, true, true);
     let length = serde_json::to_string(&state).unwrap().len();
     assert!(length <= 1100, "{length} bytes");

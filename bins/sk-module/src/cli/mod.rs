@@ -259,7 +259,7 @@ pub(crate) enum Verb {
         module: Module,
         #[command(flatten)]
         automatic: Automatic,
-        /// Wait for a stable state
+        /// Wait until the roles are exchanged; exit code 1 when that is given up
         #[arg(long)]
         wait: bool,
     },

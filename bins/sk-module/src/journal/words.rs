@@ -35,6 +35,7 @@ pub(super) fn input(event: &Event, peer: &str) -> String {
                 (state.leaving, "leaving in good order"),
                 (state.handover, "hands the primary role over"),
                 (state.swap_wanted, "asks for a swap"),
+                (state.swap_refused > 0, "has given our swap up"),
                 (state.outdate_wanted, "asks us to count as not up to date"),
                 (state.outdate_done, "counts as not up to date"),
                 (state.degraded, "its replication is degraded"),

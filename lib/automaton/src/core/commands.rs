@@ -194,6 +194,8 @@ impl Core {
                     && self.peer().is_some_and(|p| p.state.name == StateName::Prim) =>
             {
                 self.swap_wanted = true;
+                // Two orders differ, also in one millisecond.
+                self.swap_order = self.now.max(self.swap_order.saturating_add(1));
                 self.swap_deadline = Some(self.now.saturating_add(self.settings.heartbeat_timeout_ms.max(10_000)));
             }
             Verb::Swap => {

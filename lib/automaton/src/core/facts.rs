@@ -66,7 +66,7 @@ impl Core {
         self.peer_died = false;
         self.heard_since_paired = true;
         self.hear_leases(&state);
-        self.swap_refused &= state.swap_wanted;
+        self.swap_refused = self.swap_refused.filter(|order| state.swap_wanted && state.swap_order == *order);
         if state.state.name == StateName::Wait {
             self.peer_was_primary = state.was_primary;
         }

@@ -175,6 +175,7 @@ impl Core {
                 }
                 if std::mem::take(&mut self.arbitration.transfer) {
                     self.auto_swap = false;
+                    self.answer_swap_order();
                     self.refuse(
                         "no swap: the arbiter cannot be reached, and it must know who serves",
                         "look at it with: sk-arbiter show",

@@ -129,8 +129,11 @@ pub struct Core {
     leaving: bool,
     handover: bool,
     swap_wanted: bool,
-    /// The swap that the peer still asks for was given up: the callback objected, or the engine could not end its role.
-    swap_refused: bool,
+    /// The latest order for a swap, by its moment: the peer tells one from another.
+    swap_order: u64,
+    /// The swap that the peer still asks for, by this order, was given up: the callback objected, the engine could not end its role, or the
+    /// arbiter did not hear of it.
+    swap_refused: Option<u64>,
     outdate_wanted: bool,
     outdate_done: bool,
     alone_from_prim: bool,
@@ -207,7 +210,8 @@ impl Core {
             leaving: false,
             handover: false,
             swap_wanted: false,
-            swap_refused: false,
+            swap_order: 0,
+            swap_refused: None,
             outdate_wanted: false,
             outdate_done: false,
             alone_from_prim: false,
@@ -326,6 +330,8 @@ impl Core {
             leaving: self.leaving,
             handover: self.handover,
             swap_wanted: self.swap_wanted,
+            swap_order: if self.swap_wanted { self.swap_order } else { 0 },
+            swap_refused: self.swap_refused.unwrap_or(0),
             outdate_wanted: self.outdate_wanted,
             outdate_done: self.outdate_done,
             partner: self.partner,
@@ -343,7 +349,8 @@ impl Core {
 
     /// A transition runs, or an order waits for its end.
     pub fn is_busy(&self) -> bool {
-        self.job.is_some() || self.stop_request.is_some() || !self.commands.is_empty()
+        let swaps = self.swap_wanted || self.transfer_wanted();
+        self.job.is_some() || self.stop_request.is_some() || !self.commands.is_empty() || swaps
     }
 
     pub fn persisted(&self) -> &Persisted {

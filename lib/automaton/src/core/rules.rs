@@ -262,7 +262,7 @@ impl Core {
             if self.peer_joined() {
                 self.partner = self.peer().map_or(0, |p| p.incarnation);
             }
-            let asked = self.peer().is_some_and(|p| p.swap_wanted) && !self.swap_refused;
+            let asked = self.peer().is_some_and(|p| p.swap_wanted) && self.swap_refused.is_none();
             let wanted = asked || self.transfer_wanted();
             if (wanted || self.auto_swap) && self.can_swap() {
                 if !wanted {
@@ -382,6 +382,11 @@ impl Core {
             if self.handover && usable && self.settings.replicated && (!peer.standing.is_up_to_date() || stranger) {
                 return self.take_over("swap refused");
             }
+        }
+        if self.swap_wanted && peer.swap_refused == self.swap_order {
+            self.swap_deadline = None;
+            self.swap_wanted = false;
+            self.log('C', "heart", "The other node gave the swap up and stays primary: its log says why");
         }
         if let Some(at) = self.swap_deadline
             && at <= self.now

@@ -351,8 +351,13 @@ impl Core {
 
     fn give_swap_up(&mut self) {
         self.log('E', "heart", "Swap given up: this node stays primary");
-        self.swap_refused = self.peer().is_some_and(|p| p.swap_wanted);
+        self.answer_swap_order();
         self.take_back();
+    }
+
+    /// The swap that the peer asks for, if it does, is not made: it is told, and only another order makes another attempt.
+    pub(super) fn answer_swap_order(&mut self) {
+        self.swap_refused = self.peer().filter(|p| p.swap_wanted).map(|p| p.swap_order);
     }
 
     /// A stop script that did not end may have left the application running: the forced one must not wait for its turn.

@@ -58,6 +58,7 @@ fn any_event() -> impl Strategy<Value = Event> {
                 state: Published {
                     state: State::new(name, readiness), incarnation: 9, standing, lineage: lineage(&epochs), position: 3,
                     was_primary: f[0], alone_from_prim: f[1], leaving: f[2], handover: f[3], swap_wanted: f[4],
+                    swap_order: u64::from(f[5]), swap_refused: u64::from(f[6]),
                     outdate_wanted: f[5], outdate_done: f[6], partner: u64::from(f[6]) * u64::MAX, store_revision: 0, lease_stamp: 0, lease_echo: 0, lease_to: 0, degraded: f[0] && f[1] && f[2],
                     full_wanted: f[1] && f[3],
                     resources: None,

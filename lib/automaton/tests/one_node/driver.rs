@@ -160,6 +160,8 @@ impl Runner {
             leaving: false,
             handover: false,
             swap_wanted: false,
+            swap_order: 0,
+            swap_refused: 0,
             outdate_wanted: false,
             outdate_done: false,
             partner: u64::from(name == StateName::Prim),

@@ -159,16 +159,40 @@ fn a_swap_that_cannot_drain_is_tried_once_for_each_order_of_the_peer() {
     let mut r = Runner::prim();
     let mut asking = r.peer(StateName::Second, Readiness::Ready, Standing::Paired, &[1]);
     let tried = |r: &Runner| r.done.iter().filter(|d| *d == "demote").count();
-    for turn in 1..=2 {
+    // Nothing is heard between the first two orders; a release that does not number them is heard to be silent.
+    for (turn, order) in [7_u64, 9, 0, 0].into_iter().enumerate() {
         r.fail = Some("demote");
-        asking.swap_wanted = true;
+        (asking.swap_wanted, asking.swap_order) = (true, order);
         for _ in 0..3 {
             r.feed(Event::PeerState { state: asking.clone(), bye: false });
+            assert_eq!(r.core.published().swap_refused, order);
         }
-        assert_eq!((r.state().as_str(), tried(&r)), ("PRIM Ready", turn));
-        asking.swap_wanted = false;
-        r.feed(Event::PeerState { state: asking.clone(), bye: false });
+        assert_eq!((r.state().as_str(), tried(&r)), ("PRIM Ready", turn + 1));
+        if order == 0 {
+            asking.swap_wanted = false;
+            r.feed(Event::PeerState { state: asking.clone(), bye: false });
+        }
     }
+}
+
+#[test]
+fn a_swap_that_the_primary_gave_up_may_be_ordered_again_at_once() {
+    let mut r = Runner::second();
+    let mut peer = r.peer(StateName::Prim, Readiness::Ready, Standing::Paired, &[1]);
+    let mut former = 0;
+    for _ in 0..2 {
+        r.command(Verb::Swap);
+        let said = r.core.published();
+        assert!(said.swap_wanted && said.swap_order != former, "{said:?}");
+        // What the primary says of the former order is no answer to this one.
+        r.feed(Event::PeerState { state: peer.clone(), bye: false });
+        assert!(r.core.published().swap_wanted);
+        peer.swap_refused = said.swap_order;
+        r.feed(Event::PeerState { state: peer.clone(), bye: false });
+        assert_eq!((r.core.published().swap_wanted, r.core.poll_timeout()), (false, None));
+        former = said.swap_order;
+    }
+    assert_eq!(r.done.iter().filter(|d| d.contains("gave the swap up and stays primary")).count(), 2, "{:?}", r.done);
 }
 
 #[test]

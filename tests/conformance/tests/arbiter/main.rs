@@ -120,6 +120,55 @@ fn the_loss_of_the_store_changes_nothing_until_the_peer_is_lost_too() -> Result<
     })
 }
 
+/// Objects to a swap while the file `objects` is there.
+const CALLBACK: &str = "#!/bin/sh\n[ \"$1\" = _rfs_pritoscd ] && [ -e /srv/mir/objects ] && exit 2\nexit 0\n";
+
+#[test]
+#[ignore = "needs root and a lab: scripts/test conformance"]
+fn a_swap_that_a_callback_objects_to_leaves_the_lease_where_it_is() -> Result<()> {
+    Cluster::up("objects", 2)?.scenario(|cluster| {
+        let store = Store::start(cluster, "witness", Secured::default())?;
+        let check = format!(r#"<check><splitbrain ident="store" exec="etcd" arg="{}"/></check>"#, store.endpoints());
+        let spec = Spec::mirror("mir").vip(VIP).rfs(r#"async="second" scripts="on""#).body(&check);
+        let module = cluster.configure(&spec.script("_rfs_callback", CALLBACK))?;
+        module.start_pair()?;
+        let mut witnesses = Witnesses::start(cluster, &module, VIP)?;
+        witnesses.served_by("node1")?;
+        cluster.lab.sh("node1", "touch /srv/mir/objects")?;
+        let given_up = |by: &str, times| {
+            module.refused("node2", &["swap", "--wait"], 1)?;
+            module.logged("node1", by, 1)?;
+            module.logged("node2", "The other node gave the swap up and stays primary: its log says why", times)?;
+            module.pair("node1", "node2")
+        };
+        given_up("Swap given up: this node stays primary", 1)?;
+        // Nobody answers for the lease: the application is not even stopped.
+        store.stop(0)?;
+        let stops = module.times("node1", "stop_prim")?;
+        given_up("no swap: the arbiter cannot be reached", 2)?;
+        ensure!(module.times("node1", "stop_prim")? == stops, "the application was stopped for nothing");
+        ensure!(module.log("node1").matches("no swap: ").count() == 1, "the arbiter is asked again and again");
+        stays(&module, [("node1", "PRIM Ready"), ("node2", "SECOND Ready")], LONG)?;
+        witnesses.served_by("node1")?;
+        store.resume(0)?;
+        cluster.lab.sh("node1", "rm /srv/mir/objects")?;
+        module.order("node2", &["swap", "--wait"])?;
+        module.pair("node2", "node1")?;
+        witnesses.served_by("node2")?;
+        module.order("node2", &["swap", "--wait"])?;
+        module.pair("node1", "node2")?;
+        witnesses.served_by("node1")?;
+        // And the lease is where the service is: its holder's loss ends it.
+        witnesses.leave("node1")?;
+        cluster.lab.run(&["poweroff", "node1"])?;
+        module.reaches("node2", "ALONE Ready", LATER)?;
+        witnesses.served_by("node2")?;
+        cluster.lab.run(&["boot", "node1"])?;
+        module.pair("node2", "node1")?;
+        module.replays()
+    })
+}
+
 #[test]
 #[ignore = "needs root and a lab: scripts/test conformance"]
 fn a_host_paused_for_a_minute_wakes_up_fenced() -> Result<()> {

@@ -164,16 +164,23 @@ fn callbacks_are_called_and_may_object() -> Result<()> {
         ensure!(callbacks(cluster, "node1").is_empty(), "{}", callbacks(cluster, "node1"));
 
         cluster.lab.sh("node1", "echo _rfs_pritoscd >/srv/mir/objects")?;
-        module.order("node2", &["swap"])?;
-        module.logged("node1", "Swap given up: this node stays primary", 1)?;
-        module.pair("node1", "node2")?;
+        // Each order is answered, the second one as well, and who waits for it is told.
+        for (asked, times) in [("node2", 1), ("node2", 2), ("node1", 3)] {
+            let stays = if asked == "node1" { "PRIM Ready" } else { "SECOND Ready" };
+            let said = module.refused(asked, &["swap", "--wait"], 1)?;
+            ensure!(said.contains(&format!("swap: module mir is in {stays}")), "{said}");
+            module.logged("node1", "Swap given up: this node stays primary", times)?;
+            module.pair("node1", "node2")?;
+        }
+        module.logged("node2", "The other node gave the swap up and stays primary: its log says why", 2)?;
         runs_only(&module, "node1", "node2")?;
         write(cluster, &module, "node1", "file", "still replicated")?;
         ensure!(read(cluster, &module, "node2", "file").as_deref() == Some("still replicated"));
         cluster.lab.sh("node1", "rm /srv/mir/objects")?;
-        module.order("node1", &["swap"])?;
+        module.order("node2", &["swap", "--wait"])?;
+        ensure!(module.state("node2").map_err(anyhow::Error::msg)?.state == "PRIM", "it did not wait for the swap");
         module.pair("node2", "node1")?;
-        ensure!(callbacks(cluster, "node1") == "_rfs_pritoscd\n_rfs_pritoscd\n", "{}", callbacks(cluster, "node1"));
+        ensure!(callbacks(cluster, "node1") == "_rfs_pritoscd\n".repeat(4), "{}", callbacks(cluster, "node1"));
 
         module.order("node1", &["stop", "--wait"])?;
         module.reaches("node2", "ALONE Ready", SOON)?;
