@@ -123,7 +123,7 @@ impl Engine {
         let Some(place) = place else {
             return Err(Failure::new(
                 "the peer did not acknowledge everything",
-                "this node is still up to date: stop and start it",
+                "this node is still up to date and takes its role back: look at the other node and the network, then swap again",
             ));
         };
         // Everything is shared, in this order: first durable, then the new role.
