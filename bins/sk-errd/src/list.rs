@@ -12,19 +12,16 @@ pub(crate) fn list(args: &ListArgs) -> Result<bool, Failure> {
     let own = i32::try_from(std::process::id()).unwrap_or_default();
     let mut found = sys::table::scan_named(|comm| matcher.fits_name(comm)).map_err(|e| Failure::system("/proc", e))?;
     found.retain(|p| p.pid != own && matcher.fits(p));
-    let mut lines = Vec::new();
     if !args.json && !found.is_empty() {
-        lines.push(format!("{:>8} {:>8} {:<15} {}", "PID", "PARENT", "NAME", "COMMAND LINE"));
+        put(&format!("{:>8} {:>8} {:<15} {}", "PID", "PARENT", "NAME", "COMMAND LINE"))?;
     }
     for p in &found {
-        lines.push(if args.json {
+        let line = if args.json {
             let object = json!({"pid": p.pid, "parent": p.parent, "name": p.comm, "command_line": p.command_line});
             object.to_string()
         } else {
             format!("{:>8} {:>8} {:<15} {}", p.pid, p.parent, p.comm.escape_debug(), p.command_line.escape_debug())
-        });
-    }
-    for line in lines {
+        };
         put(&line)?;
     }
     Ok(!found.is_empty())

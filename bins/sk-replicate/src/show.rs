@@ -87,7 +87,7 @@ pub fn lineage(module: &str, as_json: bool) -> Result<(), Trouble> {
     let known = remembered(&Roots::from_environment(), module)?;
     for epoch in &known.lineage.0 {
         if as_json {
-            put(&format!("{}", json!({ "id": epoch.id, "start": epoch.start })))?;
+            put(&json!({ "id": epoch.id, "start": epoch.start }).to_string())?;
         } else {
             put(&format!("{}  from operation {}", epoch.id, epoch.start))?;
         }

@@ -15,5 +15,5 @@ pub use e2e::mirror::{LATER, SOON, State};
 pub use e2e::wait;
 pub use fence::Witnesses;
 pub use module::{Module, in_order};
-pub use spec::Spec;
+pub use spec::{CALLBACK, Spec};
 pub use store::{Secured, Slow, Store};

@@ -1,5 +1,12 @@
 //! A module in words of its userconfig.xml: what of the ordinary one does a scenario want otherwise?
 
+/// `_rfs_callback` of the module `mir`: notes its word, and objects (exit 2) to the word in the file `objects`.
+pub const CALLBACK: &str = r#"#!/bin/sh
+echo "$1" >>/srv/mir/callbacks
+[ "$(cat /srv/mir/objects 2>/dev/null)" = "$1" ] && exit 2
+exit 0
+"#;
+
 /// Configuration of a module. All values are XML as it stands in the file.
 #[derive(Clone, Debug)]
 pub struct Spec {

@@ -2,7 +2,7 @@
 
 use crate::{paired, read, runs_only, write};
 use anyhow::{Context, Result, ensure};
-use conformance::{Cluster, LATER, Module, SOON, Spec, wait};
+use conformance::{CALLBACK, Cluster, LATER, Module, SOON, Spec, wait};
 use std::time::Duration;
 
 /// A primary with a file, and a secondary that waits for its first date.
@@ -138,13 +138,6 @@ fn both_nodes_show_the_progress_and_the_figures_of_a_resynchronisation() -> Resu
         module.replays()
     })
 }
-
-/// Notes its word, and objects (exit 2) to the word in the file `objects`.
-const CALLBACK: &str = r#"#!/bin/sh
-echo "$1" >>/srv/mir/callbacks
-[ "$(cat /srv/mir/objects 2>/dev/null)" = "$1" ] && exit 2
-exit 0
-"#;
 
 fn callbacks(cluster: &Cluster, node: &str) -> String {
     cluster.lab.read(node, "/srv/mir/callbacks").unwrap_or_default()
